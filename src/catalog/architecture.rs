@@ -1,0 +1,162 @@
+//! A model's shape: everything that parameter counts and activations need.
+
+/// Which modelling code of transformers a model runs: the unit of parameter names and of saved
+/// activations. Several public families share one (`Yi`, `TinyLlama`, `SmolLM` are `llama`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each is the `model_type` of a Hugging Face config.json")]
+pub enum Family {
+    Llama,
+    Mistral,
+    Qwen2,
+    Qwen3,
+    Gemma,
+    Gemma2,
+    Gemma3Text,
+    Phi,
+    Phi3,
+    #[serde(rename = "gpt2")]
+    Gpt2,
+    GptNeox,
+    Gptj,
+    GptNeo,
+    Falcon,
+    Opt,
+    Bloom,
+    Mpt,
+    #[serde(rename = "stablelm")]
+    StableLm,
+    Starcoder2,
+    Olmo,
+    Olmo2,
+    #[serde(rename = "smollm3")]
+    SmolLm3,
+    Granite,
+    Glm,
+    Glm4,
+    Cohere,
+    Cohere2,
+    Mixtral,
+    #[serde(rename = "qwen2_moe")]
+    Qwen2Moe,
+    #[serde(rename = "qwen3_moe")]
+    Qwen3Moe,
+    Olmoe,
+    GptOss,
+    DeepseekV2,
+    DeepseekV3,
+    Dbrx,
+    Bert,
+    Roberta,
+    #[serde(rename = "distilbert")]
+    DistilBert,
+    T5,
+    /// The seed guide's plain GPT: learned positions, two norms a layer, none at the end, no biases.
+    GuideGpt,
+}
+
+/// Mixture-of-experts dimensions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moe {
+    /// Routed experts a layer.
+    pub experts: u64,
+    /// Experts a token goes to.
+    pub experts_per_token: u64,
+    /// FFN width of one expert.
+    pub intermediate_size: u64,
+    /// Shared experts a layer.
+    pub shared_experts: u64,
+    /// FFN width of all shared experts together (0: none).
+    pub shared_intermediate_size: u64,
+    /// Leading layers with a dense FFN instead.
+    pub first_dense_layers: u64,
+}
+
+/// Multi-head latent attention dimensions (DeepSeek-V2/V3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mla {
+    /// Rank of the query compression; `None`: queries are not compressed.
+    pub q_lora_rank: Option<u64>,
+    /// Rank of the key/value compression.
+    pub kv_lora_rank: u64,
+    /// Per-head query/key width without rotary.
+    pub qk_nope_head_dim: u64,
+    /// Per-head rotary width.
+    pub qk_rope_head_dim: u64,
+    /// Per-head value width.
+    pub v_head_dim: u64,
+}
+
+/// A model's shape, from a `config.json` or the catalogue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// The modelling code.
+    pub family: Family,
+    /// Transformer layers (of the decoder, for encoder-decoders).
+    pub layers: u64,
+    /// Encoder layers of an encoder-decoder; 0 otherwise.
+    pub encoder_layers: u64,
+    /// Hidden size `d`.
+    pub hidden_size: u64,
+    /// FFN width `f`.
+    pub intermediate_size: u64,
+    /// Query heads.
+    pub heads: u64,
+    /// Key/value heads.
+    pub kv_heads: u64,
+    /// Width of one head.
+    pub head_dim: u64,
+    /// Vocabulary, padding included.
+    pub vocab_size: u64,
+    /// Learned positions, or the longest sequence the model was made for.
+    pub max_positions: u64,
+    /// Input and output embeddings are one tensor.
+    pub tied_embeddings: bool,
+    /// Sliding attention window in tokens, where the model uses one.
+    pub sliding_window: Option<u64>,
+    /// Layers that use the window (`None`: all, when there is a window).
+    pub sliding_layers: Option<u64>,
+    /// Biases on q, k, v.
+    pub qkv_bias: bool,
+    /// Bias on the attention's output projection.
+    pub attention_out_bias: bool,
+    /// Biases in the MLP.
+    pub mlp_bias: bool,
+    /// The model config's own dropout rate (residual, attention), where training applies it.
+    pub dropout: f64,
+    /// ALiBi instead of rotary positions (Falcon, BLOOM, MPT).
+    pub alibi: bool,
+    /// Attention and MLP run in parallel off one norm (Falcon, GPT-J, Phi, Cohere).
+    pub parallel_residual: bool,
+    /// Experts.
+    pub moe: Option<Moe>,
+    /// Latent attention.
+    pub mla: Option<Mla>,
+    /// Quantisation that the checkpoint itself has (`quantization_config`): `nf4`, `fp8`, `gptq`, `mxfp4`, …
+    pub quantized: Option<String>,
+    /// Parameters outside the language model (vision tower, projector), counted but not shaped.
+    pub extra_parameters: u64,
+    /// The whole `config.json` object it came from, for rare family-specific fields.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Architecture {
+    /// A whole number in the original config.
+    pub fn config_u64(&self, key: &str) -> Option<u64> {
+        self.config.get(key)?.as_u64()
+    }
+
+    /// A flag in the original config.
+    pub fn config_bool(&self, key: &str) -> Option<bool> {
+        self.config.get(key)?.as_bool()
+    }
+
+    /// Reads a Hugging Face `config.json` object.
+    ///
+    /// # Errors
+    /// A sentence that says which `model_type` or field is missing or not supported.
+    pub fn from_config(config: &serde_json::Map<String, serde_json::Value>) -> Result<Architecture, String> {
+        let _ = config;
+        Err("not supported yet".into())
+    }
+}

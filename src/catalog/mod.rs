@@ -1,0 +1,8 @@
+//! What is known about models and GPUs: data files compiled in, and the look-up.
+
+pub mod architecture;
+pub mod gpus;
+pub mod models;
+
+pub use architecture::{Architecture, Family, Mla, Moe};
+pub use gpus::Gpu;

@@ -1,0 +1,102 @@
+//! Who reads a file: how each framework is recognised, and how its keys become a
+//! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
+
+pub mod lowering;
+pub mod native;
+pub mod schema;
+
+use crate::document::{Dialect, Syntax, Value};
+use crate::run::TrainingRun;
+
+pub use lowering::{Lowering, ReferenceError};
+
+/// What a recognised file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Describes one training run.
+    Run,
+    /// A file that another run refers to, or an overlay: nothing by itself.
+    Fragment,
+    /// The framework's, but no training (inference, export, evaluation): schema-checked only.
+    Other,
+}
+
+/// What a framework does with a key it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownKeys {
+    /// Drops it without a word: the setting silently does nothing.
+    Dropped,
+    /// Refuses to start.
+    Refused,
+    /// Any key may be meant for something else; never report one.
+    Allowed,
+}
+
+/// What becomes of a number that the loader reads as text (`1e-5` under PyYAML).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextNumbers {
+    /// Cast by the framework (pydantic, argparse): harmless.
+    Cast,
+    /// Handed on as text: the run dies or misbehaves.
+    Fatal,
+}
+
+/// A framework.
+pub trait Framework: Sync {
+    /// The name users read and write: `axolotl`.
+    fn name(&self) -> &'static str;
+
+    /// The name and newest version whose keys and defaults are known: `axolotl 0.16`.
+    fn release(&self) -> &'static str;
+
+    /// The syntaxes it reads.
+    fn syntaxes(&self) -> &'static [Syntax];
+
+    /// How its loader types scalars.
+    fn dialect(&self, syntax: Syntax) -> Dialect;
+
+    /// Looks at keys and value types, never at the path.
+    fn recognise(&self, root: Value<'_>) -> Option<Kind>;
+
+    /// False: the file is named as this framework's, and nothing else is said about it.
+    fn supported(&self) -> bool {
+        true
+    }
+
+    /// The JSON Schema (2020-12) of its files, one a kind of file.
+    fn schema(&self, kind: Kind) -> Option<&'static str> {
+        let _ = kind;
+        None
+    }
+
+    /// What it does with unknown keys.
+    fn unknown_keys(&self) -> UnknownKeys {
+        UnknownKeys::Allowed
+    }
+
+    /// What it does with numbers that are text to its loader.
+    fn text_numbers(&self) -> TextNumbers {
+        TextNumbers::Cast
+    }
+
+    /// Turns a [`Kind::Run`] into the neutral description. `None`: not supported for this file,
+    /// with the reason in [`Lowering::unknown`].
+    fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun>;
+}
+
+/// Every framework, in order of recognition: the first that recognises a file has it.
+pub const ALL: &[&dyn Framework] = &[&native::Native];
+
+/// Finds out whose file this is.
+pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {
+    ALL.iter().filter(|f| f.syntaxes().contains(&document.syntax)).find_map(|framework| {
+        let root = document.root(framework.dialect(document.syntax))?;
+        root.is_mapping().then(|| framework.recognise(root)).flatten().map(|kind| (*framework, kind))
+    })
+}
+
+/// A framework by its name.
+pub fn by_name(name: &str) -> Option<&'static dyn Framework> {
+    ALL.iter().copied().find(|f| f.name() == name)
+}

@@ -1,0 +1,109 @@
+//! The rules: one file each, and this list. A rule reads any stage and writes findings; levels,
+//! suppressions, baselines and the exit code come after it, in one place.
+
+use std::sync::Arc;
+
+use crate::catalog::models::{NotFound, Resolved};
+use crate::document::{Document, Value};
+use crate::finding::{Finding, Severity};
+use crate::framework::{Framework, Kind};
+use crate::memory::Estimate;
+use crate::run::{TrainingRun, Unknown};
+use crate::settings::{Budget, Settings};
+use crate::source::Source;
+
+/// Everything known about one file when its rules run.
+pub struct Checked<'a> {
+    /// The file, then the files it refers to.
+    pub sources: &'a [Arc<Source>],
+    /// Its tree.
+    pub document: &'a Document,
+    /// The tree as its framework reads it; `None` when it does not parse.
+    pub root: Option<Value<'a>>,
+    /// Whose file it is; `None` only for a file given by name that nobody recognises.
+    pub framework: Option<&'static dyn Framework>,
+    /// What kind of file.
+    pub kind: Kind,
+    /// The run it describes.
+    pub run: Option<&'a TrainingRun>,
+    /// The model it names.
+    pub model: Option<&'a Result<Resolved, NotFound>>,
+    /// What it needs.
+    pub estimate: Option<&'a Estimate>,
+    /// Why there is no estimate.
+    pub unknown: &'a [Unknown],
+    /// What it may use.
+    pub budget: Option<&'a Budget>,
+    /// The user's settings for this file.
+    pub settings: &'a Settings,
+}
+
+/// What a rule is called and what it says about itself.
+#[derive(Debug)]
+pub struct RuleInfo {
+    /// Kebab-case, never reused.
+    pub name: &'static str,
+    /// The default severity; rules may say less by framework.
+    pub severity: Severity,
+    /// One line for tables.
+    pub summary: &'static str,
+    /// The page, in Markdown: what it does, why, an example, the fix.
+    pub page: &'static str,
+}
+
+/// A rule.
+pub trait Rule: Sync {
+    /// What it is.
+    fn info(&self) -> &'static RuleInfo;
+
+    /// Looks at one file.
+    fn check(&self, file: &Checked<'_>, findings: &mut Vec<Finding>);
+}
+
+/// Declares a rule: the doc comment is its page.
+///
+/// ```ignore
+/// declare_rule! {
+///     /// ## What it does
+///     /// …
+///     OverBudget, "over-budget", Error, "the run needs more GPU memory than it may use"
+/// }
+/// impl OverBudget { fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) { … } }
+/// ```
+#[macro_export]
+#[doc(hidden)]
+macro_rules! declare_rule {
+    ($(#[doc = $line:literal])+ $rule:ident, $name:literal, $severity:ident, $summary:literal) => {
+        $(#[doc = $line])+
+        pub struct $rule;
+
+        impl $rule {
+            /// The rule's name.
+            pub const NAME: &'static str = $name;
+        }
+
+        impl $crate::rules::Rule for $rule {
+            fn info(&self) -> &'static $crate::rules::RuleInfo {
+                static INFO: $crate::rules::RuleInfo = $crate::rules::RuleInfo {
+                    name: $name,
+                    severity: $crate::finding::Severity::$severity,
+                    summary: $summary,
+                    page: concat!($($line, "\n"),+),
+                };
+                &INFO
+            }
+
+            fn check(&self, file: &$crate::rules::Checked<'_>, findings: &mut Vec<$crate::finding::Finding>) {
+                $rule::run(file, findings);
+            }
+        }
+    };
+}
+
+/// Every rule, sorted by name.
+pub const ALL: &[&dyn Rule] = &[];
+
+/// A rule by its name.
+pub fn by_name(name: &str) -> Option<&'static dyn Rule> {
+    ALL.iter().copied().find(|rule| rule.info().name == name)
+}
