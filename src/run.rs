@@ -591,3 +591,109 @@ pub struct TrainingRun {
     /// What is missing for an estimate. Empty: nothing.
     pub unknown: Vec<Unknown>,
 }
+
+impl TrainingRun {
+    /// Every setting with its value as people write it, for `explain` and the list of assumptions.
+    pub fn settings(&self) -> Vec<(&'static str, String, &Origin)> {
+        fn word<T: serde::Serialize>(value: &T) -> String {
+            match serde_json::to_value(value) {
+                Ok(serde_json::Value::String(text)) => text,
+                Ok(serde_json::Value::Null) => "none".into(),
+                Ok(other) => other.to_string(),
+                Err(_) => String::new(),
+            }
+        }
+        let mut list: Vec<(&'static str, String, &Origin)> = Vec::new();
+        macro_rules! push {
+            ($($name:literal => $setting:expr),+ $(,)?) => { $(list.push(($name, word(&$setting.value), &$setting.origin));)+ };
+        }
+        list.push(("model", self.model.value.to_string(), &self.model.origin));
+        push!("model_code" => self.model_code, "task" => self.task, "method" => self.method);
+        if let Some(lora) = &self.lora {
+            push!("lora.rank" => lora.rank);
+            list.push(("lora.targets", lora.targets.value.to_string(), &lora.targets.origin));
+            push!("lora.dropout" => lora.dropout, "lora.dtype" => lora.dtype, "lora.dora" => lora.dora,
+                "lora.modules_to_save" => lora.modules_to_save);
+        }
+        if let Some(layers) = &self.trainable_layers {
+            push!("trainable_layers" => layers);
+        }
+        push!(
+            "quantization" => self.quantization,
+            "prepare_kbit" => self.prepare_kbit,
+            "weights" => self.weights,
+            "compute" => self.compute,
+            "master_weights" => self.master_weights,
+            "gradients" => self.gradients,
+            "optimizer" => self.optimizer,
+            "optimizer_state" => self.optimizer_state,
+            "optimizer_implementation" => self.optimizer_implementation,
+            "micro_batch_size" => self.micro_batch_size,
+            "gradient_accumulation_steps" => self.gradient_accumulation_steps,
+            "gradient_clipping" => self.gradient_clipping,
+            "sequence_length" => self.sequence_length,
+            "batching" => self.batching,
+            "activation_checkpointing" => self.activation_checkpointing,
+            "activation_offload" => self.activation_offload,
+            "attention" => self.attention,
+            "kernels" => self.kernels,
+            "loss" => self.loss,
+            "dropout" => self.dropout,
+            "reference_model" => self.reference_model,
+            "compile" => self.compile,
+        );
+        if let Some(length) = &self.target_length {
+            push!("target_length" => length);
+        }
+        if let Some(batch) = &self.eval_batch_size {
+            push!("eval_batch_size" => batch);
+        }
+        let parallel = &self.parallelism;
+        if let Some(gpus) = &parallel.gpus {
+            push!("gpus" => gpus);
+        }
+        push!("data_parallel" => parallel.data_parallel);
+        if let Some(group) = &parallel.shard_group {
+            push!("shard_group" => group);
+        }
+        push!(
+            "tensor" => parallel.tensor,
+            "sequence_parallel" => parallel.sequence_parallel,
+            "pipeline" => parallel.pipeline,
+            "context" => parallel.context,
+            "expert" => parallel.expert,
+            "offload.optimizer" => parallel.offload_optimizer,
+            "offload.parameters" => parallel.offload_parameters,
+        );
+        if let Some(zero) = &parallel.zero {
+            push!("zero.reduce_bucket_size" => zero.reduce_bucket, "zero.overlap_comm" => zero.overlap_comm);
+        }
+        if let Some(fsdp) = &parallel.fsdp {
+            push!("fsdp.version" => fsdp.version, "fsdp.reshard_after_forward" => fsdp.reshard_after_forward,
+                "fsdp.reduce" => fsdp.reduce);
+        }
+        list
+    }
+}
+
+impl std::fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ModelRef::Id(name) | ModelRef::Path(name) => f.write_str(name),
+            ModelRef::IdWith(name, _) => write!(f, "{name} with changes"),
+            ModelRef::Config(config) => {
+                let family = config.get("model_type").and_then(|t| t.as_str()).unwrap_or("model");
+                write!(f, "{family}, spelled out")
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for LoraTargets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LoraTargets::AllLinear => f.write_str("all-linear"),
+            LoraTargets::Modules(names) => f.write_str(&names.join(", ")),
+        }
+    }
+}

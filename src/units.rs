@@ -57,7 +57,9 @@ impl Bytes {
             "gib" => GIB,
             "tib" => GIB * 1024.0,
             _ => {
-                return Err(format!("`{text}` is not an amount of memory: write 80GiB (2^30) or 80GB (10^9)"));
+                return Err(format!(
+                    "`{text}` is not an amount of memory: write 80GiB (2^30) or 80GB (10^9)"
+                ));
             }
         };
         match number.replace('_', "").parse::<f64>() {

@@ -1,0 +1,310 @@
+//! The native format's keys. `schemas/llmlint.schema.json` is derived from these types, so the
+//! doc comments here are what editors show.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::run::{
+    Attention, Batching, Checkpointing, DataParallel, Dtype, Kernels, Loss, Method, ModelCode, Offload,
+    Optimizer, OptimizerImplementation, PipelineSchedule, Quantization, ReferenceModel, Task,
+};
+
+/// A training run in llmlint's own format.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "llmlint training run")]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct NativeConfig {
+    /// Marks the format and its version.
+    #[schemars(range(min = 1, max = 1))]
+    pub llmlint: u32,
+    /// The model: an id from the catalogue, a config.json, or the architecture spelled out.
+    pub model: Model,
+    /// What is trained and how.
+    #[serde(default)]
+    pub training: Training,
+    /// How the run is spread over GPUs.
+    #[serde(default)]
+    pub parallelism: Parallelism,
+    /// What the run may use.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+}
+
+/// The model. Dimensions have the names of a Hugging Face `config.json`; given beside an `id`
+/// or `config` they replace its values.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Model {
+    /// A model id: `meta-llama/Llama-3.1-8B`, or a local directory with a `config.json`.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// A path to a `config.json`, or its content as a table.
+    #[serde(default)]
+    pub config: Option<PathOrTable>,
+    /// The modelling code, a `model_type` of transformers: llama, gpt2, qwen2, gemma2, mixtral, t5, …
+    #[serde(default, alias = "model_type")]
+    pub architecture: Option<String>,
+    /// Transformer layers.
+    #[serde(default, alias = "n_layers", alias = "N")]
+    pub num_hidden_layers: Option<u64>,
+    /// Width of the residual stream.
+    #[serde(default, alias = "d_model")]
+    pub hidden_size: Option<u64>,
+    /// Width of the feed-forward network.
+    #[serde(default, alias = "d_ff")]
+    pub intermediate_size: Option<u64>,
+    /// Query heads.
+    #[serde(default, alias = "n_heads", alias = "h")]
+    pub num_attention_heads: Option<u64>,
+    /// Key and value heads; absent: as many as query heads.
+    #[serde(default)]
+    pub num_key_value_heads: Option<u64>,
+    /// Width of one head; absent: hidden size over heads.
+    #[serde(default)]
+    pub head_dim: Option<u64>,
+    /// Vocabulary size, padding included.
+    #[serde(default, alias = "V")]
+    pub vocab_size: Option<u64>,
+    /// Longest sequence, and the number of learned positions where the model has them.
+    #[serde(default, alias = "max_seq_len", alias = "L")]
+    pub max_position_embeddings: Option<u64>,
+    /// Input and output embeddings are one tensor.
+    #[serde(default)]
+    pub tie_word_embeddings: Option<bool>,
+}
+
+/// A path, or a table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub enum PathOrTable {
+    /// A path to a `config.json`, relative to this file or to the repository.
+    Path(String),
+    /// The content of a `config.json`.
+    Table(serde_json::Map<String, serde_json::Value>),
+}
+
+/// What is trained and how.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Training {
+    /// Which parameters are trained. Default: full.
+    pub method: Option<Method>,
+    /// Adapters, for lora and qlora.
+    pub lora: Option<Lora>,
+    /// How many of the last layers train under `freeze`. Default: 2.
+    pub trainable_layers: Option<u64>,
+    /// How frozen base weights are stored. Default: none; nf4 under qlora.
+    pub quantization: Option<Quantization>,
+    /// PEFT's prepare_model_for_kbit_training was called: norms, embeddings and head in fp32. Default: false.
+    pub prepare_kbit: Option<bool>,
+    /// What weights are stored in. Default: bf16.
+    pub weights: Option<Dtype>,
+    /// Autocast dtype; equal to `weights`: no autocast. Default: the weights' dtype.
+    pub compute: Option<Dtype>,
+    /// An fp32 copy beside low-precision weights. Default: false.
+    pub master_weights: Option<bool>,
+    /// What gradients are stored in. Default: the trained weights' dtype.
+    pub gradients: Option<Dtype>,
+    /// The optimizer. Default: adamw.
+    pub optimizer: Option<Optimizer>,
+    /// What its states are stored in. Default: the trained weights' dtype.
+    pub optimizer_state: Option<Dtype>,
+    /// How its step runs. Default: foreach, as PyTorch does on CUDA.
+    pub optimizer_implementation: Option<OptimizerImplementation>,
+    /// Sequences a GPU takes in one forward. Default: 1.
+    #[schemars(range(min = 1))]
+    pub micro_batch_size: Option<u64>,
+    /// Micro-batches a step. Default: 1.
+    #[schemars(range(min = 1))]
+    pub gradient_accumulation_steps: Option<u64>,
+    /// Clipping norm; null: off. Default: null.
+    pub gradient_clipping: Option<f64>,
+    /// Tokens a sequence after padding or packing.
+    #[schemars(range(min = 1))]
+    pub sequence_length: Option<u64>,
+    /// How sequences fill the batch. Default: fixed.
+    pub batching: Option<Batching>,
+    /// Decoder tokens a sequence, for encoder-decoders. Default: the sequence length.
+    #[schemars(range(min = 1))]
+    pub target_length: Option<u64>,
+    /// Which activations are recomputed. Default: none.
+    pub activation_checkpointing: Option<Checkpointing>,
+    /// Saved activations go to the host. Default: false.
+    pub activation_offload: Option<bool>,
+    /// The attention implementation. Default: sdpa.
+    pub attention: Option<Attention>,
+    /// Whose kernels compute norms, rotary and gated MLPs. Default: torch.
+    pub kernels: Option<Kernels>,
+    /// How logits become a loss. Default: full.
+    pub loss: Option<Loss>,
+    /// Overrides the model config's own dropout rates; null: keeps them.
+    pub dropout: Option<f64>,
+    /// The reference model of preference training. Default: none.
+    pub reference_model: Option<ReferenceModel>,
+    /// What is learnt. Default: causal-lm, or encoder for encoder models.
+    pub task: Option<Task>,
+    /// Whose modelling code runs. Default: transformers.
+    pub model_code: Option<ModelCode>,
+    /// torch.compile. Default: false.
+    pub compile: Option<bool>,
+    /// Sequences a GPU takes in one evaluation forward; absent: no evaluation.
+    #[schemars(range(min = 1))]
+    pub eval_batch_size: Option<u64>,
+}
+
+/// Low-rank adapters.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Lora {
+    /// The rank. Default: 16.
+    #[schemars(range(min = 1))]
+    pub rank: Option<u64>,
+    /// `all-linear`, or module names such as q_proj. Default: all-linear.
+    pub targets: Option<NameOrNames>,
+    /// Dropout on the adapters' input. Default: 0.
+    pub dropout: Option<f64>,
+    /// What adapters are stored in. Default: fp32, as PEFT does.
+    pub dtype: Option<Dtype>,
+    /// Weight-decomposed adapters. Default: false.
+    pub dora: Option<bool>,
+    /// Modules trained in full beside the adapters. Default: none.
+    pub modules_to_save: Option<Vec<String>>,
+}
+
+/// One name or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub enum NameOrNames {
+    /// One name.
+    Name(String),
+    /// Several.
+    Names(Vec<String>),
+}
+
+/// How the run is spread over GPUs.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Parallelism {
+    /// GPUs in all. Default: the budget's.
+    #[schemars(range(min = 1))]
+    pub gpus: Option<u64>,
+    /// Replication or sharding of states. Default: none on one GPU, ddp on several.
+    pub data_parallel: Option<DataParallel>,
+    /// Ranks that share one copy. Default: all data-parallel ranks.
+    #[schemars(range(min = 1))]
+    pub shard_group: Option<u64>,
+    /// Tensor-parallel degree. Default: 1.
+    #[schemars(range(min = 1))]
+    pub tensor: Option<u64>,
+    /// Norms and dropout split over the tensor-parallel ranks too. Default: false.
+    pub sequence_parallel: Option<bool>,
+    /// The loss is computed on a rank's part of the vocabulary. Default: true under tensor parallel.
+    pub vocab_parallel_loss: Option<bool>,
+    /// Pipeline stages. Default: 1.
+    #[schemars(range(min = 1))]
+    pub pipeline: Option<u64>,
+    /// Their schedule. Default: 1f1b.
+    pub schedule: Option<PipelineSchedule>,
+    /// Model chunks a rank under the interleaved schedule. Default: 1.
+    #[schemars(range(min = 1))]
+    pub virtual_stages: Option<u64>,
+    /// Context-parallel degree. Default: 1.
+    #[schemars(range(min = 1))]
+    pub context: Option<u64>,
+    /// Expert-parallel degree. Default: 1.
+    #[schemars(range(min = 1))]
+    pub expert: Option<u64>,
+    /// Where states live when not on the GPU.
+    pub offload: Option<OffloadTable>,
+    /// DeepSpeed's buffers, in elements.
+    pub zero: Option<Zero>,
+    /// FSDP's choices.
+    pub fsdp: Option<Fsdp>,
+}
+
+/// Where states live when not on the GPU.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct OffloadTable {
+    /// Optimizer states. Default: none.
+    pub optimizer: Option<Offload>,
+    /// Weights. Default: none.
+    pub parameters: Option<Offload>,
+}
+
+/// DeepSpeed's buffers, in elements.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Zero {
+    /// Default: 5e8.
+    pub reduce_bucket_size: Option<f64>,
+    /// Default: 5e8.
+    pub allgather_bucket_size: Option<f64>,
+    /// Two reduce buckets. Default: true at stage 3, false below.
+    pub overlap_comm: Option<bool>,
+    /// Default: 5e7.
+    pub stage3_prefetch_bucket_size: Option<f64>,
+    /// Default: 1e9.
+    pub stage3_max_live_parameters: Option<f64>,
+    /// Default: 1e5.
+    pub stage3_param_persistence_threshold: Option<f64>,
+    /// Default: 1e9.
+    pub sub_group_size: Option<f64>,
+}
+
+/// FSDP's choices.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Fsdp {
+    /// 1 or 2. Default: 2.
+    #[schemars(range(min = 1, max = 2))]
+    pub version: Option<u8>,
+    /// Weights are freed after a layer's forward. Default: true.
+    pub reshard_after_forward: Option<bool>,
+    /// What gradients are reduced in. Default: fp32.
+    pub reduce: Option<Dtype>,
+}
+
+/// What the run may use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
+pub struct Budget {
+    /// A GPU name such as H100-80GB (see `llmlint gpus`), or a cloud instance.
+    pub gpu: Option<String>,
+    /// GPUs in all.
+    #[schemars(range(min = 1))]
+    pub gpus: Option<u64>,
+    /// Usable memory of one GPU, instead of a name: 79GiB.
+    pub memory: Option<String>,
+    /// Memory of one host, for offloaded states: 512GiB.
+    pub host_memory: Option<String>,
+}
+
+/// Further `config.json` keys that a model's shape may need; accepted under `model:`.
+#[rustfmt::skip]
+pub const CONFIG_JSON_KEYS: &[&str] = &[
+    "activation_function", "alibi", "attention_bias", "attention_dropout", "attn_config", "attn_pdrop", "bias",
+    "clip_qkv", "d_ff", "d_kv", "d_model", "decoder_layers", "dim", "embd_pdrop", "expansion_ratio", "feed_forward_proj",
+    "ffn_config", "ffn_dim", "ffn_hidden_size", "first_k_dense_replace", "hidden_act", "hidden_activation",
+    "hidden_dropout", "hidden_dim", "intermediate_dim", "kv_lora_rank", "layer_types", "layer_norm_elementwise_affine",
+    "max_sequence_length", "max_window_layers", "mlp_bias", "mlp_only_layers", "decoder_sparse_step",
+    "moe_intermediate_size", "moe_layer_freq", "multi_query", "n_ctx", "n_embd", "n_head", "n_heads", "n_inner", "n_layer",
+    "n_layers", "n_positions", "n_routed_experts", "n_shared_experts", "new_decoder_architecture", "no_bias", "num_decoder_layers",
+    "num_experts", "num_experts_per_tok", "num_heads", "num_kv_heads", "num_layers", "num_local_experts", "parallel_attn",
+    "partial_rotary_factor", "pad_token_id", "position_embedding_type", "q_lora_rank", "qk_layernorm", "qk_nope_head_dim",
+    "qk_rope_head_dim", "quantization_config", "relative_attention_num_buckets", "resid_pdrop", "rope_scaling", "rope_theta",
+    "rotary_dim", "rotary_pct", "shared_expert_intermediate_size", "sliding_window", "sliding_window_pattern",
+    "text_config", "tie_encoder_decoder", "type_vocab_size", "use_bias", "use_parallel_residual", "use_qk_norm",
+    "use_qkv_bias", "use_sliding_window", "v_head_dim", "vision_config", "vocabulary_size", "word_embed_proj_dim",
+];

@@ -1,0 +1,265 @@
+//! llmlint's own format: the documented meaning of [`TrainingRun`].
+
+pub mod format;
+
+use serde::de::DeserializeOwned;
+
+use super::lowering::here;
+use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::document::{Dialect, Syntax, Value};
+use crate::run::{
+    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss,
+    Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule,
+    Quantization, ReferenceModel, Setting, Task, TrainingRun, ZeroBuffers,
+};
+
+/// Who the defaults below belong to.
+const BY: &str = "llmlint 1";
+
+/// The native format.
+pub struct Native;
+
+impl Framework for Native {
+    fn name(&self) -> &'static str {
+        "llmlint"
+    }
+
+    fn release(&self) -> &'static str {
+        BY
+    }
+
+    fn syntaxes(&self) -> &'static [Syntax] {
+        &[Syntax::Yaml, Syntax::Toml, Syntax::Json]
+    }
+
+    fn dialect(&self, syntax: Syntax) -> Dialect {
+        match syntax {
+            Syntax::Yaml => Dialect::Core12,
+            Syntax::Toml => Dialect::Toml,
+            Syntax::Json => Dialect::Json,
+        }
+    }
+
+    fn recognise(&self, root: Value<'_>) -> Option<Kind> {
+        (root.get("llmlint")?.as_int().is_some() && root.get("model").is_some()).then_some(Kind::Run)
+    }
+
+    fn schema(&self, kind: Kind) -> Option<&'static str> {
+        (kind == Kind::Run).then_some(include_str!("../../../schemas/llmlint.schema.json"))
+    }
+
+    fn unknown_keys(&self) -> UnknownKeys {
+        UnknownKeys::Refused
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
+        let model = model(cx)?;
+        let method = or(cx, "training.method", Method::Full);
+        let lora = matches!(method.value, Method::Lora | Method::Qlora).then(|| lora(cx));
+        let weights = or(cx, "training.weights", Dtype::Bf16);
+        let trained = lora.as_ref().map_or_else(|| weights.value, |lora| lora.dtype.value);
+        let base_quantization =
+            if method.value == Method::Qlora { Quantization::Nf4 } else { Quantization::None };
+        let optimizer_state = or(cx, "training.optimizer_state", trained);
+        let sequence_length = match cx.written("training.sequence_length", positive) {
+            Some(length) => length,
+            None => {
+                cx.missing("sequence length", "set `training.sequence_length`", None);
+                Setting::assumed(0, "missing")
+            }
+        };
+        let parallelism = parallelism(cx);
+        Some(TrainingRun {
+            model,
+            model_code: or(cx, "training.model_code", ModelCode::Transformers),
+            task: or(cx, "training.task", Task::CausalLm),
+            trainable_layers: (method.value == Method::Freeze)
+                .then(|| cx.or_default("training.trainable_layers", positive, 2, BY)),
+            method,
+            lora,
+            quantization: or(cx, "training.quantization", base_quantization),
+            prepare_kbit: or(cx, "training.prepare_kbit", false),
+            compute: or(cx, "training.compute", weights.value),
+            master_weights: or(cx, "training.master_weights", false),
+            gradients: or(cx, "training.gradients", trained),
+            weights,
+            optimizer: or(cx, "training.optimizer", Optimizer::Adamw),
+            optimizer_state,
+            optimizer_implementation: or(
+                cx,
+                "training.optimizer_implementation",
+                OptimizerImplementation::Foreach,
+            ),
+            micro_batch_size: cx.or_default("training.micro_batch_size", positive, 1, BY),
+            gradient_accumulation_steps: cx.or_default(
+                "training.gradient_accumulation_steps",
+                positive,
+                1,
+                BY,
+            ),
+            gradient_clipping: cx.or_default("training.gradient_clipping", nullable, None, BY),
+            sequence_length,
+            batching: or(cx, "training.batching", Batching::Fixed),
+            target_length: cx.written("training.target_length", positive),
+            activation_checkpointing: or(cx, "training.activation_checkpointing", Checkpointing::None),
+            activation_offload: or(cx, "training.activation_offload", false),
+            attention: or(cx, "training.attention", Attention::Sdpa),
+            kernels: or(cx, "training.kernels", Kernels::Torch),
+            loss: or(cx, "training.loss", Loss::Full),
+            dropout: cx.or_default("training.dropout", nullable, None, BY),
+            reference_model: or(cx, "training.reference_model", ReferenceModel::None),
+            compile: or(cx, "training.compile", false),
+            eval_batch_size: cx.written("training.eval_batch_size", positive),
+            parallelism,
+            unknown: Vec::new(),
+        })
+    }
+}
+
+/// A value read through serde: the enumerations know their own spellings.
+fn typed<T: DeserializeOwned>(value: Value<'_>) -> Option<T> {
+    serde_json::from_value(value.to_json()?).ok()
+}
+
+/// A written value, or the format's default.
+fn or<T: DeserializeOwned>(cx: &Lowering<'_>, key: &str, default: T) -> Setting<T> {
+    cx.or_default(key, typed, default, BY)
+}
+
+fn positive(value: Value<'_>) -> Option<u64> {
+    u64::try_from(value.as_int()?).ok().filter(|n| *n > 0)
+}
+
+fn nullable(value: Value<'_>) -> Option<Option<f64>> {
+    if value.is_null() { Some(None) } else { value.as_float().map(Some) }
+}
+
+fn elements(value: Value<'_>) -> Option<u64> {
+    value.as_float().filter(|n| *n >= 0.0).map(|n| n as u64)
+}
+
+/// The model: an id or path, a config.json, or dimensions (which replace those of an id).
+fn model(cx: &mut Lowering<'_>) -> Option<Setting<ModelRef>> {
+    let table = cx.root.get("model")?;
+    if let Some(id) = table.as_str() {
+        return Some(Setting::written(ModelRef::Id(id.to_owned()), here(table)));
+    }
+    let mut dimensions = serde_json::Map::new();
+    for field in table.fields() {
+        if !matches!(field.key, "id" | "config") {
+            let key = if field.key == "architecture" { "model_type" } else { field.key };
+            dimensions.insert(key.to_owned(), field.value.to_json()?);
+        }
+    }
+    if let Some(id) = table.get("id") {
+        let name = id.as_str().unwrap_or_default().to_owned();
+        let model =
+            if dimensions.is_empty() { ModelRef::Id(name) } else { ModelRef::IdWith(name, dimensions) };
+        return Some(Setting::written(model, here(id)));
+    }
+    let Some(config) = table.get("config") else {
+        return Some(Setting::written(
+            ModelRef::Config(dimensions),
+            crate::source::Location::primary(table.key_span()),
+        ));
+    };
+    if let Some(path) = config.as_str() {
+        let model = if dimensions.is_empty() {
+            ModelRef::Path(path.to_owned())
+        } else {
+            ModelRef::IdWith(path.to_owned(), dimensions)
+        };
+        return Some(Setting::written(model, here(config)));
+    }
+    let serde_json::Value::Object(mut content) = config.to_json()? else { return None };
+    content.extend(dimensions);
+    Some(Setting::written(ModelRef::Config(content), crate::source::Location::primary(config.key_span())))
+}
+
+fn lora(cx: &Lowering<'_>) -> Lora {
+    let targets = |value: Value<'_>| {
+        let one = |text: &str| match text {
+            "all-linear" => LoraTargets::AllLinear,
+            name => LoraTargets::Modules(vec![name.to_owned()]),
+        };
+        value.as_str().map(one).or_else(|| typed(value).map(LoraTargets::Modules))
+    };
+    Lora {
+        rank: cx.or_default("training.lora.rank", positive, 16, BY),
+        targets: cx.or_default("training.lora.targets", targets, LoraTargets::AllLinear, BY),
+        dropout: cx.or_default("training.lora.dropout", |v| v.as_float(), 0.0, BY),
+        dtype: or(cx, "training.lora.dtype", Dtype::Fp32),
+        dora: or(cx, "training.lora.dora", false),
+        modules_to_save: or(cx, "training.lora.modules_to_save", Vec::new()),
+    }
+}
+
+fn parallelism(cx: &Lowering<'_>) -> Parallelism {
+    let key = |name: &str| format!("parallelism.{name}");
+    let gpus = cx
+        .written(&key("gpus"), positive)
+        .or_else(|| cx.declared_gpus.clone())
+        .or_else(|| cx.written("budget.gpus", positive));
+    let several = gpus.as_ref().is_some_and(|g| g.value > 1);
+    let data_parallel =
+        or(cx, &key("data_parallel"), if several { DataParallel::Ddp } else { DataParallel::None });
+    let zero = matches!(data_parallel.value, DataParallel::Zero1 | DataParallel::Zero2 | DataParallel::Zero3);
+    let fsdp = matches!(data_parallel.value, DataParallel::Fsdp | DataParallel::Hsdp);
+    let tensor = cx.or_default(&key("tensor"), positive, 1, BY);
+    Parallelism {
+        gpus,
+        shard_group: cx.written(&key("shard_group"), positive),
+        sequence_parallel: or(cx, &key("sequence_parallel"), false),
+        vocab_parallel_loss: or(cx, &key("vocab_parallel_loss"), tensor.value > 1),
+        tensor,
+        pipeline: cx.or_default(&key("pipeline"), positive, 1, BY),
+        pipeline_schedule: or(cx, &key("schedule"), PipelineSchedule::OneForwardOneBackward),
+        virtual_stages: cx.or_default(&key("virtual_stages"), positive, 1, BY),
+        context: cx.or_default(&key("context"), positive, 1, BY),
+        expert: cx.or_default(&key("expert"), positive, 1, BY),
+        offload_optimizer: or(cx, &key("offload.optimizer"), Offload::None),
+        offload_parameters: or(cx, &key("offload.parameters"), Offload::None),
+        zero: zero.then(|| zero_buffers(cx, data_parallel.value)),
+        fsdp: fsdp.then(|| FsdpOptions {
+            version: or(cx, &key("fsdp.version"), 2),
+            reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),
+            reduce: or(cx, &key("fsdp.reduce"), Dtype::Fp32),
+        }),
+        data_parallel,
+    }
+}
+
+/// The defaults are DeepSpeed's own (`runtime/zero/config.py`).
+fn zero_buffers(cx: &Lowering<'_>, stage: DataParallel) -> ZeroBuffers {
+    let size = |name: &str, default: u64| {
+        cx.or_default(&format!("parallelism.zero.{name}"), elements, default, "DeepSpeed 0.18")
+    };
+    ZeroBuffers {
+        reduce_bucket: size("reduce_bucket_size", 500_000_000),
+        allgather_bucket: size("allgather_bucket_size", 500_000_000),
+        overlap_comm: cx.or_default(
+            "parallelism.zero.overlap_comm",
+            |v| v.as_bool(),
+            stage == DataParallel::Zero3,
+            "DeepSpeed 0.18",
+        ),
+        prefetch_bucket: size("stage3_prefetch_bucket_size", 50_000_000),
+        max_live_parameters: size("stage3_max_live_parameters", 1_000_000_000),
+        persistence_threshold: size("stage3_param_persistence_threshold", 100_000),
+        sub_group: size("sub_group_size", 1_000_000_000),
+    }
+}
+
+/// The schema of the format, as `schemas/llmlint.schema.json` holds it.
+pub fn derived_schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(format::NativeConfig).to_value();
+    if let Some(model) = schema.pointer_mut("/$defs/Model/properties").and_then(|p| p.as_object_mut()) {
+        for key in ["model_type", "d_model", "d_ff", "n_heads", "n_layers", "max_seq_len", "V", "h", "N", "L"]
+            .iter()
+            .chain(format::CONFIG_JSON_KEYS)
+        {
+            model.entry(*key).or_insert_with(|| serde_json::json!({}));
+        }
+    }
+    schema
+}
