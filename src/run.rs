@@ -288,6 +288,9 @@ pub enum Attention {
     Eager,
     /// `scaled_dot_product_attention`.
     Sdpa,
+    /// The same, where no fused kernel takes it (bf16 before Ampere, forced by the user): its
+    /// math back end keeps scores and probabilities.
+    SdpaMath,
     /// FlashAttention.
     Flash,
     /// FlexAttention.
@@ -544,8 +547,11 @@ pub struct TrainingRun {
     pub prepare_kbit: Setting<bool>,
     /// What weights are stored in.
     pub weights: Setting<Dtype>,
-    /// Autocast dtype; equal to `weights`: no autocast.
+    /// What matrix products run in.
     pub compute: Setting<Dtype>,
+    /// The forward runs under `torch.autocast` in `compute`. Always so where `weights` and
+    /// `compute` differ; with 16-bit weights it decides in what dtype fp32 adapters compute.
+    pub autocast: Setting<bool>,
     /// An fp32 copy beside low-precision weights.
     pub master_weights: Setting<bool>,
     /// What gradients are stored in.
@@ -578,6 +584,9 @@ pub struct TrainingRun {
     pub kernels: Setting<Kernels>,
     /// How logits become a loss.
     pub loss: Setting<Loss>,
+    /// The model's output is held until the step ends (`outputs = model(…)` in a hand-written
+    /// loop), and with it the logits.
+    pub keep_logits: Setting<bool>,
     /// Overrides the model config's own dropout rates.
     pub dropout: Setting<Option<f64>>,
     /// The reference model of preference training.
@@ -623,6 +632,7 @@ impl TrainingRun {
             "prepare_kbit" => self.prepare_kbit,
             "weights" => self.weights,
             "compute" => self.compute,
+            "autocast" => self.autocast,
             "master_weights" => self.master_weights,
             "gradients" => self.gradients,
             "optimizer" => self.optimizer,
@@ -638,6 +648,7 @@ impl TrainingRun {
             "attention" => self.attention,
             "kernels" => self.kernels,
             "loss" => self.loss,
+            "keep_logits" => self.keep_logits,
             "dropout" => self.dropout,
             "reference_model" => self.reference_model,
             "compile" => self.compile,

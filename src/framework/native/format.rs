@@ -103,8 +103,11 @@ pub struct Training {
     pub prepare_kbit: Option<bool>,
     /// What weights are stored in. Default: bf16.
     pub weights: Option<Dtype>,
-    /// Autocast dtype; equal to `weights`: no autocast. Default: the weights' dtype.
+    /// What matrix products run in; other than `weights`: under autocast. Default: the weights' dtype.
     pub compute: Option<Dtype>,
+    /// The forward runs under torch.autocast. Default: true where `compute` differs from `weights`.
+    /// With bf16 weights it decides in what dtype fp32 adapters compute.
+    pub autocast: Option<bool>,
     /// An fp32 copy beside low-precision weights. Default: false.
     pub master_weights: Option<bool>,
     /// What gradients are stored in. Default: the trained weights' dtype.
@@ -141,6 +144,8 @@ pub struct Training {
     pub kernels: Option<Kernels>,
     /// How logits become a loss. Default: full.
     pub loss: Option<Loss>,
+    /// The model's output, logits included, is held until the step ends. Default: false.
+    pub keep_logits: Option<bool>,
     /// Overrides the model config's own dropout rates; null: keeps them.
     pub dropout: Option<f64>,
     /// The reference model of preference training. Default: none.

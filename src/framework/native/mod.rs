@@ -68,6 +68,8 @@ impl Framework for Native {
                 Setting::assumed(0, "missing")
             }
         };
+        let compute = or(cx, "training.compute", weights.value);
+        let autocast = or(cx, "training.autocast", compute.value != weights.value);
         let parallelism = parallelism(cx);
         Some(TrainingRun {
             model,
@@ -79,7 +81,8 @@ impl Framework for Native {
             lora,
             quantization: or(cx, "training.quantization", base_quantization),
             prepare_kbit: or(cx, "training.prepare_kbit", false),
-            compute: or(cx, "training.compute", weights.value),
+            compute,
+            autocast,
             master_weights: or(cx, "training.master_weights", false),
             gradients: or(cx, "training.gradients", trained),
             weights,
@@ -106,6 +109,7 @@ impl Framework for Native {
             attention: or(cx, "training.attention", Attention::Sdpa),
             kernels: or(cx, "training.kernels", Kernels::Torch),
             loss: or(cx, "training.loss", Loss::Full),
+            keep_logits: or(cx, "training.keep_logits", false),
             dropout: cx.or_default("training.dropout", nullable, None, BY),
             reference_model: or(cx, "training.reference_model", ReferenceModel::None),
             compile: or(cx, "training.compile", false),
