@@ -1,15 +1,24 @@
 //! Puts the stages together: one file in, one [`FileReport`] out.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
 
 use crate::catalog::Architecture;
-use crate::finding::Finding;
-use crate::framework::Kind;
-use crate::memory::{Estimate, rule_of_thumb::RuleOfThumb};
-use crate::run::{TrainingRun, Unknown};
-use crate::settings::Budget;
-use crate::source::Source;
+use crate::catalog::models::{self, Lookup};
+use crate::discover::Found;
+use crate::document::{Document, Syntax, limits};
+use crate::finding::{Finding, Severity};
+use crate::framework::{self, Framework, Kind, Lowering};
+use crate::memory::rule_of_thumb::{RuleOfThumb, rule_of_thumb};
+use crate::memory::{Estimate, estimate};
+use crate::rules::{self, Checked};
+use crate::run::{DataParallel, Setting, TrainingRun, Unknown};
+use crate::settings::{Budget, BudgetTable, Level, Settings, SettingsTree};
+use crate::source::{Location, Source, Span};
 
 /// Does the run fit?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -33,6 +42,18 @@ impl Verdict {
             Verdict::Tight => "tight",
             Verdict::Exceeds => "exceeds",
             Verdict::Unknown => "unknown",
+        }
+    }
+
+    /// Compares an estimate with a budget.
+    pub fn of(estimate: Option<&Estimate>, budget: Option<&Budget>) -> Verdict {
+        let (Some(estimate), Some(budget)) = (estimate, budget) else { return Verdict::Unknown };
+        if estimate.device_interval.low > budget.memory {
+            Verdict::Exceeds
+        } else if estimate.device_interval.high <= budget.memory {
+            Verdict::Fits
+        } else {
+            Verdict::Tight
         }
     }
 }
@@ -71,10 +92,414 @@ pub struct FileReport {
 /// The whole run of the tool.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Recognised files, and files given by name, sorted by path.
+    /// Recognised files, and files given by name that are broken, sorted by path.
     pub files: Vec<FileReport>,
-    /// Files looked at and passed over as not ours.
+    /// Files looked at and passed over as not ours, with their paths when given by name.
     pub skipped: usize,
+    /// Files given by name that nobody recognises.
+    pub not_recognised: Vec<String>,
     /// Wall time.
     pub elapsed: Duration,
+}
+
+impl Report {
+    /// The worst severity among all findings.
+    pub fn worst(&self) -> Option<Severity> {
+        self.files.iter().flat_map(|f| &f.findings).map(|f| f.severity).max()
+    }
+}
+
+/// Everything a check needs beside the file.
+#[derive(Debug, Default)]
+pub struct Context {
+    /// Where relative paths are relative to.
+    pub working_directory: PathBuf,
+    /// `llmlint.toml` files.
+    pub settings: SettingsTree,
+    /// `--gpu`, `--gpus`, `--budget`: they win over everything a file or `llmlint.toml` says.
+    pub command_line: BudgetTable,
+    /// Where models are looked up.
+    pub lookup: Lookup,
+    /// `--select`: only these rules; empty: all.
+    pub select: Vec<String>,
+    /// `--ignore`: not these.
+    pub ignore: Vec<String>,
+}
+
+/// Most findings kept for one file; a minified or generated file can hold thousands.
+const FINDINGS_A_FILE: usize = 50;
+
+/// Most findings kept in all.
+const FINDINGS_A_RUN: usize = 1000;
+
+/// A file given by name that could not be read: the tool could not do its job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The path as given.
+    pub path: String,
+    /// The system's reason.
+    pub why: String,
+}
+
+/// Checks files in parallel. The result is the same whatever the number of threads.
+///
+/// # Errors
+/// A file given by name cannot be read.
+pub fn check_files(files: &[Found], context: &Context) -> Result<Report, Vec<Unreadable>> {
+    let start = Instant::now();
+    let outcomes: Vec<Outcome> = files.par_iter().map(|file| check_file(file, context)).collect();
+    let mut report = Report::default();
+    let mut unreadable = Vec::new();
+    for (file, outcome) in files.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Checked(checked) => report.files.push(*checked),
+            Outcome::NotOurs => {
+                report.skipped += 1;
+                if file.explicit {
+                    report.not_recognised.push(file.shown.clone());
+                }
+            }
+            Outcome::Unreadable(why) if file.explicit => {
+                unreadable.push(Unreadable { path: file.shown.clone(), why });
+            }
+            Outcome::Unreadable(_) => report.skipped += 1,
+        }
+    }
+    if !unreadable.is_empty() {
+        return Err(unreadable);
+    }
+    report.files.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut left = FINDINGS_A_RUN;
+    for file in &mut report.files {
+        file.findings.truncate(left);
+        left -= file.findings.len();
+    }
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+enum Outcome {
+    Checked(Box<FileReport>),
+    NotOurs,
+    Unreadable(String),
+}
+
+fn check_file(file: &Found, context: &Context) -> Outcome {
+    let Some(syntax) = Syntax::of_path(&file.shown) else { return Outcome::NotOurs };
+    let size = match std::fs::metadata(&file.path) {
+        Ok(meta) if !meta.is_file() => return Outcome::Unreadable("not a regular file".into()),
+        Ok(meta) => meta.len(),
+        Err(error) => return Outcome::Unreadable(error.to_string()),
+    };
+    if size > limits::FILE_BYTES as u64 && !file.explicit {
+        return Outcome::NotOurs;
+    }
+    let bytes = match read_at_most(&file.path, limits::FILE_BYTES + 1) {
+        Ok(bytes) => bytes,
+        Err(error) => return Outcome::Unreadable(error.to_string()),
+    };
+    let result =
+        catch_unwind(AssertUnwindSafe(|| check_bytes(&file.shown, bytes, syntax, file.explicit, context)));
+    match result {
+        Ok(Some(report)) => Outcome::Checked(Box::new(report)),
+        Ok(None) => Outcome::NotOurs,
+        Err(_) => {
+            let source = Source::new(file.shown.clone(), String::new());
+            let finding = Finding::new(
+                "internal-error",
+                Severity::Error,
+                Location::default(),
+                "llmlint itself failed on this file; the other files were checked",
+            )
+            .help("please report it, with the file if you can");
+            let mut report = FileReport::empty(&source);
+            report.findings.push(finding);
+            Outcome::Checked(Box::new(report))
+        }
+    }
+}
+
+fn read_at_most(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Checks one file's bytes. `None`: nobody recognises it.
+pub fn check_bytes(
+    shown: &str,
+    bytes: Vec<u8>,
+    syntax: Syntax,
+    explicit: bool,
+    context: &Context,
+) -> Option<FileReport> {
+    let (source, not_utf8) = match String::from_utf8(bytes) {
+        Ok(text) => (Source::new(shown, text), None),
+        Err(error) => {
+            let offset = error.utf8_error().valid_up_to();
+            if !explicit {
+                return None;
+            }
+            (Source::new(shown, String::from_utf8_lossy(error.as_bytes()).into_owned()), Some(offset))
+        }
+    };
+    let document = match not_utf8 {
+        Some(offset) => Document::not_utf8(syntax, offset),
+        None => Document::parse(&source, syntax),
+    };
+    let recognised = framework::recognise(&document);
+    if recognised.is_none() && !(document.is_broken() && (explicit || looks_like_training(&source.text))) {
+        return None;
+    }
+    let framework = recognised.map(|(framework, _)| framework);
+    let kind = recognised.map_or(Kind::Other, |(_, kind)| kind);
+    let path = context.working_directory.join(shown);
+    let directory = path.parent().unwrap_or(&path);
+    let settings = context.settings.of(directory).for_file(&path);
+
+    let mut report = FileReport::empty(&source);
+    report.framework = framework.map(|f| f.name());
+    report.kind = kind;
+    let mut findings = Vec::new();
+    let root = framework.and_then(|f| document.root(f.dialect(document.syntax)));
+    let budget = declared_budget(framework, root, &settings, context, &mut findings);
+    report.budget = budget.resolved;
+
+    let mut model = None;
+    if let (Some(framework), Some(root), Kind::Run, true) =
+        (framework, root, kind, framework.is_some_and(|f| f.supported()))
+    {
+        let repository = repository_of(directory, &context.working_directory);
+        let mut cx = Lowering::new(root, &source, &context.working_directory, &repository);
+        cx.declared_gpus = budget.gpus;
+        cx.declared_version = settings.frameworks.get(framework.name()).cloned();
+        report.run = framework.lower(&mut cx);
+        report.sources = std::mem::take(&mut cx.sources);
+        report.unknown = std::mem::take(&mut cx.unknown);
+        findings.append(&mut cx.findings);
+        if let Some(run) = &mut report.run {
+            let mut lookup = context.lookup.clone();
+            lookup.declared = settings.models.clone().into_iter().collect();
+            lookup.directories =
+                vec![directory.to_owned(), context.working_directory.clone(), repository.clone()];
+            lookup.root = Some(repository.clone());
+            let found = models::resolve(&run.model.value, &lookup);
+            settle_gpus(run, &mut report.unknown);
+            report.unknown.append(&mut run.unknown.clone());
+            match &found {
+                Ok(resolved) => {
+                    report.architecture = Some(resolved.architecture.clone());
+                    report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);
+                    if report.unknown.is_empty() {
+                        match estimate(run, &resolved.architecture) {
+                            Ok(estimate) => report.estimate = Some(estimate),
+                            Err(unknown) => report.unknown = unknown,
+                        }
+                    }
+                }
+                Err(not_found) => report.unknown.insert(
+                    0,
+                    Unknown {
+                        what: "model".into(),
+                        why: not_found.why.clone(),
+                        location: run.model.origin.location(),
+                    },
+                ),
+            }
+            model = Some(found);
+        }
+    } else if framework.is_some_and(|f| !f.supported()) {
+        report.unknown.push(Unknown {
+            what: "framework".into(),
+            why: format!(
+                "recognised as {}, which is not supported yet",
+                report.framework.unwrap_or_default()
+            ),
+            location: None,
+        });
+    }
+    report.verdict = Verdict::of(report.estimate.as_ref(), report.budget.as_ref());
+
+    let checked = Checked {
+        sources: &report.sources,
+        document: &document,
+        root,
+        framework,
+        kind,
+        run: report.run.as_ref(),
+        architecture: report.architecture.as_ref(),
+        model: model.as_ref(),
+        estimate: report.estimate.as_ref(),
+        unknown: &report.unknown,
+        budget: report.budget.as_ref(),
+        verdict: report.verdict,
+        settings: &settings,
+    };
+    for rule in rules::ALL {
+        rule.check(&checked, &mut findings);
+    }
+    let (findings, suppressed) = settle_findings(findings, &settings, context);
+    report.findings = findings;
+    report.suppressed = suppressed;
+    Some(report)
+}
+
+impl FileReport {
+    /// A report that says nothing yet.
+    pub fn empty(source: &Arc<Source>) -> FileReport {
+        FileReport {
+            path: source.path.clone(),
+            sources: vec![Arc::clone(source)],
+            framework: None,
+            kind: Kind::Other,
+            run: None,
+            architecture: None,
+            estimate: None,
+            rule_of_thumb: None,
+            unknown: Vec::new(),
+            budget: None,
+            verdict: Verdict::Unknown,
+            findings: Vec::new(),
+            suppressed: 0,
+        }
+    }
+}
+
+/// A file that does not parse cannot be recognised by its keys; a training config that lost a
+/// quote should still be reported. Three well-known keys at line starts make it one.
+fn looks_like_training(text: &str) -> bool {
+    const KEYS: [&str; 14] = [
+        "base_model",
+        "model_name_or_path",
+        "micro_batch_size",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "sequence_len",
+        "cutoff_len",
+        "num_epochs",
+        "num_train_epochs",
+        "lora_r",
+        "bf16",
+        "optimizer",
+        "deepspeed",
+    ];
+    let starts = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches([' ', '"', '\'']).split([':', '=', '"', ' ']).next());
+    let mut seen: Vec<&str> = starts.filter(|word| KEYS.contains(word)).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    seen.len() >= 3
+}
+
+/// The folder that nothing is read outside of: the nearest one with a `.git`, else the working
+/// directory when the file is in it, else the file's own folder.
+fn repository_of(directory: &Path, working_directory: &Path) -> PathBuf {
+    directory
+        .ancestors()
+        .find(|ancestor| ancestor.join(".git").exists())
+        .or_else(|| directory.starts_with(working_directory).then_some(working_directory))
+        .unwrap_or(directory)
+        .to_owned()
+}
+
+struct DeclaredBudget {
+    resolved: Option<Budget>,
+    gpus: Option<Setting<u64>>,
+}
+
+/// Command line over inline comment and the file's own table over `llmlint.toml`.
+fn declared_budget(
+    framework: Option<&'static dyn Framework>,
+    root: Option<crate::document::Value<'_>>,
+    settings: &Settings,
+    context: &Context,
+    findings: &mut Vec<Finding>,
+) -> DeclaredBudget {
+    let own = framework.zip(root).and_then(|(framework, root)| framework.budget(root));
+    let mut layers: Vec<(BudgetTable, String, Option<Span>)> = Vec::new();
+    layers.push((context.command_line.clone(), "the command line".into(), None));
+    if let Some((table, span)) = own {
+        layers.push((table, "the file".into(), Some(span)));
+    }
+    layers.push((settings.budget.clone(), crate::settings::FILE_NAME.into(), None));
+
+    let gpus = layers.iter().find_map(|(table, place, _)| {
+        table.gpus.map(|gpus| Setting { value: gpus, origin: crate::run::Origin::Declared(place.clone()) })
+    });
+    let mut merged = BudgetTable::default();
+    let mut resolved = None;
+    for (table, place, span) in layers {
+        merged = merged.or(&table);
+        if resolved.is_none() {
+            match merged.resolve(&place) {
+                Ok(budget) => resolved = budget,
+                // The command line and llmlint.toml were looked up when they were read.
+                Err(error) => {
+                    if let Some(span) = span {
+                        findings.push(rules::budget_error(&error, Location::primary(span)));
+                    }
+                    merged = BudgetTable { gpus: merged.gpus, ..BudgetTable::default() };
+                }
+            }
+        }
+    }
+    if let Some(budget) = &mut resolved {
+        budget.gpus = gpus.as_ref().map(|g| g.value);
+        if budget.host_memory.is_none() {
+            budget.host_memory =
+                merged.host_memory.as_deref().and_then(|text| crate::units::Bytes::parse(text).ok());
+        }
+    }
+    DeclaredBudget { resolved, gpus }
+}
+
+/// Without a GPU count, a run that shards nothing needs the same on each GPU; one that shards
+/// has no answer.
+fn settle_gpus(run: &mut TrainingRun, unknown: &mut Vec<Unknown>) {
+    if run.parallelism.gpus.is_some() {
+        return;
+    }
+    let degrees = [&run.parallelism.tensor, &run.parallelism.pipeline, &run.parallelism.context];
+    let spread = degrees.iter().any(|degree| degree.value > 1);
+    match run.parallelism.data_parallel.value {
+        DataParallel::None | DataParallel::Ddp if !spread => {
+            run.parallelism.gpus = Some(Setting::assumed(1, "no GPU count is declared"));
+        }
+        _ => unknown.push(Unknown {
+            what: "gpus".into(),
+            why: "states are divided over the GPUs, and nothing says how many there are: \
+                  give `--gpus`, or `gpus` under `[budget]` in llmlint.toml"
+                .into(),
+            location: run.parallelism.data_parallel.origin.location(),
+        }),
+    }
+}
+
+/// Levels, selection and order: the one place where findings are filtered.
+fn settle_findings(findings: Vec<Finding>, settings: &Settings, context: &Context) -> (Vec<Finding>, usize) {
+    let mut kept: Vec<Finding> = findings
+        .into_iter()
+        .filter(|f| context.select.is_empty() || context.select.iter().any(|name| name == f.rule))
+        .filter(|f| !context.ignore.iter().any(|name| name == f.rule))
+        .filter_map(|mut finding| {
+            if let Some(level) = settings.rules.get(finding.rule).copied() {
+                finding.severity = Level::severity(level)?;
+            }
+            Some(finding)
+        })
+        .collect();
+    kept.sort_by(|a, b| {
+        (a.primary.location, std::cmp::Reverse(a.severity), a.rule, &a.message).cmp(&(
+            b.primary.location,
+            std::cmp::Reverse(b.severity),
+            b.rule,
+            &b.message,
+        ))
+    });
+    kept.dedup();
+    kept.truncate(FINDINGS_A_FILE);
+    (kept, 0)
 }

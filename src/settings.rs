@@ -1,10 +1,21 @@
 //! `llmlint.toml`, and what the command line adds to it.
+//!
+//! The nearest `llmlint.toml` above a checked file holds; there is no merging between files, so
+//! that one file says everything that is in force.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::catalog::Gpu;
+use crate::catalog::gpus::{self, GpuError};
+use crate::finding::Severity;
 use crate::units::Bytes;
+
+/// The file's name.
+pub const FILE_NAME: &str = "llmlint.toml";
 
 /// What a run may use.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +32,86 @@ pub struct Budget {
     pub declared_in: String,
 }
 
+/// A budget as people write it, not yet looked up.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BudgetTable {
+    /// A GPU name such as H100-80GB (see `llmlint gpus`), or a cloud instance.
+    pub gpu: Option<String>,
+    /// GPUs in all.
+    pub gpus: Option<u64>,
+    /// Usable memory of one GPU, instead of a name: "79GiB".
+    pub memory: Option<String>,
+    /// Memory of one host, for offloaded states: "512GiB".
+    pub host_memory: Option<String>,
+}
+
+/// Why a [`BudgetTable`] is no [`Budget`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BudgetError {
+    /// The GPU's name.
+    Gpu(String, GpuError),
+    /// An amount of memory.
+    Amount(String),
+}
+
+impl std::fmt::Display for BudgetError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BudgetError::Gpu(name, GpuError::Ambiguous(choices)) => {
+                write!(f, "`{name}` stands for several GPUs: write one of {}", choices.join(", "))
+            }
+            BudgetError::Gpu(name, GpuError::Unknown(near)) if near.is_empty() => {
+                write!(f, "`{name}` is not a GPU that is known; `llmlint gpus` lists them, or give `memory`")
+            }
+            BudgetError::Gpu(name, GpuError::Unknown(near)) => {
+                write!(f, "`{name}` is not a GPU that is known; did you mean {}?", near.join(" or "))
+            }
+            BudgetError::Amount(why) => f.write_str(why),
+        }
+    }
+}
+
+impl BudgetTable {
+    /// True when nothing is declared.
+    pub fn is_empty(&self) -> bool {
+        *self == BudgetTable::default()
+    }
+
+    /// Looks names up. `None` when neither a GPU nor an amount of memory is declared.
+    ///
+    /// # Errors
+    /// A GPU that is ambiguous or unknown, or text that is no amount of memory.
+    pub fn resolve(&self, declared_in: &str) -> Result<Option<Budget>, BudgetError> {
+        let amount = |text: &Option<String>| {
+            text.as_deref().map(Bytes::parse).transpose().map_err(BudgetError::Amount)
+        };
+        let memory = amount(&self.memory)?;
+        let host_memory = amount(&self.host_memory)?;
+        let gpu = match &self.gpu {
+            Some(name) => Some(gpus::find(name).map_err(|error| BudgetError::Gpu(name.clone(), error))?),
+            None => None,
+        };
+        let Some(memory) = memory.or(gpu.map(|g| g.usable)) else { return Ok(None) };
+        Ok(Some(Budget { gpu, memory, gpus: self.gpus, host_memory, declared_in: declared_in.to_owned() }))
+    }
+
+    /// Takes from `other` what this one leaves open.
+    #[must_use]
+    pub fn or(mut self, other: &BudgetTable) -> BudgetTable {
+        // A memory figure replaces a GPU's, so the two travel together.
+        if self.gpu.is_none() && self.memory.is_none() {
+            self.gpu.clone_from(&other.gpu);
+            self.memory.clone_from(&other.memory);
+        }
+        self.gpus = self.gpus.or(other.gpus);
+        self.host_memory = self.host_memory.or_else(|| other.host_memory.clone());
+        self
+    }
+}
+
 /// A rule's level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Not reported.
@@ -35,19 +124,244 @@ pub enum Level {
     Error,
 }
 
+impl Level {
+    /// The severity it stands for; `None`: off.
+    pub fn severity(self) -> Option<Severity> {
+        match self {
+            Level::Off => None,
+            Level::Note => Some(Severity::Note),
+            Level::Warning => Some(Severity::Warning),
+            Level::Error => Some(Severity::Error),
+        }
+    }
+}
+
+/// The content of `llmlint.toml`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(title = "llmlint.toml")]
+pub struct SettingsFile {
+    /// What runs may use.
+    pub budget: BudgetTable,
+    /// Files and folders to leave out, as glob patterns.
+    pub exclude: Vec<String>,
+    /// Findings of this severity and above make the exit code 1: "error", "warning", "note".
+    pub fail_on: Option<Level>,
+    /// Framework versions in use: trl = "0.19". Newest known otherwise.
+    pub frameworks: BTreeMap<String, String>,
+    /// Models the catalogue does not know, by the name configs use: dimensions as in a
+    /// config.json, or `config = "path/to/config.json"`.
+    pub models: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    /// Levels by rule: unknown-key = "off".
+    pub rules: BTreeMap<String, Level>,
+    /// Other settings for some paths; later ones win.
+    pub overrides: Vec<Override>,
+}
+
+/// Settings for some paths.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Override {
+    /// Glob patterns, relative to `llmlint.toml`.
+    pub paths: Vec<String>,
+    /// What these runs may use.
+    pub budget: BudgetTable,
+    /// Framework versions.
+    pub frameworks: BTreeMap<String, String>,
+    /// Levels by rule.
+    pub rules: BTreeMap<String, Level>,
+}
+
 /// Settings in force for one file.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The file they came from.
     pub file: Option<PathBuf>,
     /// The declared budget.
-    pub budget: Option<Budget>,
-    /// GPUs in all, when declared without a GPU.
-    pub gpus: Option<(u64, String)>,
+    pub budget: BudgetTable,
     /// `[models."org/name"]`: config.json objects.
     pub models: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
     /// `[frameworks]`: the version in use.
     pub frameworks: BTreeMap<String, String>,
     /// `[rules]`: levels.
     pub rules: BTreeMap<String, Level>,
+}
+
+/// Settings that cannot be used; the tool stops with exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError {
+    /// The file.
+    pub path: String,
+    /// What is wrong, several lines.
+    pub message: String,
+}
+
+impl std::fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.message.trim_end())
+    }
+}
+
+/// One `llmlint.toml` that was read.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Where it is; `None`: built-in defaults.
+    pub path: Option<PathBuf>,
+    /// What it says.
+    pub content: SettingsFile,
+    matchers: Vec<globset::GlobSet>,
+}
+
+impl Loaded {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Text that is no TOML, unknown keys, rule and framework names that do not exist, GPUs that
+    /// are ambiguous or unknown.
+    pub fn read(path: &Path) -> Result<Loaded, SettingsError> {
+        let fail = |message: String| SettingsError { path: path.to_string_lossy().into_owned(), message };
+        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let content: SettingsFile = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let levels = content.overrides.iter().flat_map(|o| o.rules.keys()).chain(content.rules.keys());
+        for name in levels {
+            rule_exists(name).map_err(&fail)?;
+        }
+        for name in
+            content.overrides.iter().flat_map(|o| o.frameworks.keys()).chain(content.frameworks.keys())
+        {
+            if crate::framework::by_name(name).is_none() {
+                let known = crate::framework::ALL.iter().map(|f| f.name());
+                return Err(fail(format!("there is no framework `{name}`{}", did_you_mean(name, known))));
+            }
+        }
+        for budget in content.overrides.iter().map(|o| &o.budget).chain([&content.budget]) {
+            budget.resolve(FILE_NAME).map_err(|e| fail(e.to_string()))?;
+        }
+        let matchers = content
+            .overrides
+            .iter()
+            .map(|o| crate::discover::excludes(&o.paths).map_err(|e| fail(e.to_string())))
+            .collect::<Result<_, _>>()?;
+        Ok(Loaded { path: Some(path.to_owned()), content, matchers })
+    }
+
+    /// What holds for one file.
+    pub fn for_file(&self, file: &Path) -> Settings {
+        let mut settings = Settings {
+            file: self.path.clone(),
+            budget: self.content.budget.clone(),
+            models: self.content.models.clone(),
+            frameworks: self.content.frameworks.clone(),
+            rules: self.content.rules.clone(),
+        };
+        let base = self.path.as_deref().and_then(Path::parent);
+        let relative = base.and_then(|base| file.strip_prefix(base).ok()).unwrap_or(file);
+        for (other, matcher) in self.content.overrides.iter().zip(&self.matchers) {
+            if relative.ancestors().any(|part| matcher.is_match(part)) {
+                settings.budget = other.budget.clone().or(&settings.budget);
+                settings.frameworks.extend(other.frameworks.clone());
+                settings.rules.extend(other.rules.iter().map(|(name, level)| (name.clone(), *level)));
+            }
+        }
+        settings
+    }
+}
+
+/// Checks a rule's name.
+///
+/// # Errors
+/// A sentence with the nearest name.
+pub fn rule_exists(name: &str) -> Result<(), String> {
+    if crate::rules::by_name(name).is_some() {
+        return Ok(());
+    }
+    Err(format!(
+        "there is no rule `{name}`{}",
+        did_you_mean(name, crate::rules::ALL.iter().map(|r| r.info().name))
+    ))
+}
+
+/// `; did you mean `x`?` for the nearest of `known`, or nothing.
+pub fn did_you_mean<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    known
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| format!("; did you mean `{candidate}`?"))
+        .unwrap_or_default()
+}
+
+/// Finds the `llmlint.toml` that holds for files of each directory. Reads each file once.
+#[derive(Debug, Default)]
+pub struct SettingsTree {
+    /// `--config`: holds for every file.
+    pub explicit: Option<Loaded>,
+    known: BTreeMap<PathBuf, Option<PathBuf>>,
+    loaded: BTreeMap<PathBuf, Loaded>,
+    fallback: Loaded,
+}
+
+impl SettingsTree {
+    /// Reads the settings that hold for the files of `directory` (absolute).
+    ///
+    /// # Errors
+    /// The settings file cannot be used.
+    pub fn prepare(&mut self, directory: &Path) -> Result<(), SettingsError> {
+        if self.explicit.is_some() || self.known.contains_key(directory) {
+            return Ok(());
+        }
+        let mut nearest = None;
+        for ancestor in directory.ancestors() {
+            let candidate = ancestor.join(FILE_NAME);
+            if candidate.is_file() {
+                nearest = Some(candidate);
+                break;
+            }
+            // A repository is a world of its own: settings above it belong to something else.
+            if ancestor.join(".git").exists() {
+                break;
+            }
+        }
+        if let Some(path) = &nearest
+            && !self.loaded.contains_key(path)
+        {
+            self.loaded.insert(path.clone(), Loaded::read(path)?);
+        }
+        self.known.insert(directory.to_owned(), nearest);
+        Ok(())
+    }
+
+    /// The settings file that holds for the files of a prepared directory.
+    pub fn of(&self, directory: &Path) -> &Loaded {
+        self.explicit
+            .as_ref()
+            .or_else(|| self.loaded.get(self.known.get(directory)?.as_ref()?))
+            .unwrap_or(&self.fallback)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_replace_levels_for_their_paths_only() {
+        let loaded = Loaded {
+            path: Some("/r/llmlint.toml".into()),
+            content: toml::from_str(
+                "[budget]\nmemory = '80GiB'\n[[overrides]]\npaths = ['big/**']\nbudget = { gpus = 8 }\nrules = { x = 'off' }",
+            )
+            .expect("valid"),
+            matchers: vec![crate::discover::excludes(&["big/**".into()]).expect("a glob")],
+        };
+        let big = loaded.for_file(Path::new("/r/big/a.yaml"));
+        assert_eq!((big.budget.gpus, big.budget.memory.as_deref()), (Some(8), Some("80GiB")));
+        assert_eq!(big.rules.get("x"), Some(&Level::Off));
+        assert!(loaded.for_file(Path::new("/r/small/a.yaml")).rules.is_empty());
+    }
+
+    #[test]
+    fn a_mistyped_key_is_an_error() {
+        assert!(toml::from_str::<SettingsFile>("[bugdet]\ngpus = 8").is_err());
+    }
 }

@@ -229,6 +229,18 @@ impl Document {
         Document { syntax, nodes: Vec::new(), root: None, comments: Vec::new(), problems: Vec::new() }
     }
 
+    /// The document of a file that is not UTF-8 text, with the offset of the first bad byte.
+    pub fn not_utf8(syntax: Syntax, offset: usize) -> Document {
+        let mut document = Document::empty(syntax);
+        document.problems.push(Problem {
+            kind: ProblemKind::NotUtf8,
+            span: Span::new(offset, offset),
+            related: None,
+            message: format!("not UTF-8 text: the byte at offset {offset} is not valid"),
+        });
+        document
+    }
+
     /// Adds a node; readers build the tree with this.
     pub(crate) fn push(&mut self, node: Node) -> NodeId {
         self.nodes.push(node);

@@ -7,6 +7,8 @@ pub mod schema;
 
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
+use crate::settings::BudgetTable;
+use crate::source::Span;
 
 pub use lowering::{Lowering, ReferenceError};
 
@@ -78,6 +80,12 @@ pub trait Framework: Sync {
     /// What it does with numbers that are text to its loader.
     fn text_numbers(&self) -> TextNumbers {
         TextNumbers::Cast
+    }
+
+    /// A budget that the file itself declares, and where (the native format's `budget:` table).
+    fn budget(&self, root: Value<'_>) -> Option<(BudgetTable, Span)> {
+        let _ = root;
+        None
     }
 
     /// Turns a [`Kind::Run`] into the neutral description. `None`: not supported for this file,

@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
+use crate::catalog::Architecture;
+use crate::catalog::gpus::GpuError;
 use crate::catalog::models::{NotFound, Resolved};
+use crate::check::Verdict;
 use crate::document::{Document, Value};
 use crate::finding::{Finding, Severity};
 use crate::framework::{Framework, Kind};
 use crate::memory::Estimate;
 use crate::run::{TrainingRun, Unknown};
-use crate::settings::{Budget, Settings};
-use crate::source::Source;
+use crate::settings::{Budget, BudgetError, Settings};
+use crate::source::{Location, Source};
 
 /// Everything known about one file when its rules run.
 pub struct Checked<'a> {
@@ -26,6 +29,8 @@ pub struct Checked<'a> {
     pub kind: Kind,
     /// The run it describes.
     pub run: Option<&'a TrainingRun>,
+    /// Its model's shape.
+    pub architecture: Option<&'a Architecture>,
     /// The model it names.
     pub model: Option<&'a Result<Resolved, NotFound>>,
     /// What it needs.
@@ -34,6 +39,8 @@ pub struct Checked<'a> {
     pub unknown: &'a [Unknown],
     /// What it may use.
     pub budget: Option<&'a Budget>,
+    /// Whether it fits.
+    pub verdict: Verdict,
     /// The user's settings for this file.
     pub settings: &'a Settings,
 }
@@ -106,4 +113,15 @@ pub const ALL: &[&dyn Rule] = &[];
 /// A rule by its name.
 pub fn by_name(name: &str) -> Option<&'static dyn Rule> {
     ALL.iter().copied().find(|rule| rule.info().name == name)
+}
+
+/// A budget that a file declares and that cannot be used. Made where budgets are looked up,
+/// because without it there is no verdict for a rule to read.
+pub(crate) fn budget_error(error: &BudgetError, location: Location) -> Finding {
+    let rule = match error {
+        BudgetError::Gpu(_, GpuError::Ambiguous(_)) => "ambiguous-gpu",
+        BudgetError::Gpu(_, GpuError::Unknown(_)) => "unknown-gpu",
+        BudgetError::Amount(_) => "wrong-type",
+    };
+    Finding::new(rule, Severity::Error, location, error.to_string())
 }

@@ -13,7 +13,6 @@ use crate::run::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "llmlint training run")]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct NativeConfig {
     /// Marks the format and its version.
     #[schemars(range(min = 1, max = 1))]
@@ -35,7 +34,6 @@ pub struct NativeConfig {
 /// or `config` they replace its values.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Model {
     /// A model id: `meta-llama/Llama-3.1-8B`, or a local directory with a `config.json`.
     #[serde(default)]
@@ -78,7 +76,6 @@ pub struct Model {
 /// A path, or a table.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub enum PathOrTable {
     /// A path to a `config.json`, relative to this file or to the repository.
     Path(String),
@@ -89,7 +86,6 @@ pub enum PathOrTable {
 /// What is trained and how.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Training {
     /// Which parameters are trained. Default: full.
     pub method: Option<Method>,
@@ -164,7 +160,6 @@ pub struct Training {
 /// Low-rank adapters.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Lora {
     /// The rank. Default: 16.
     #[schemars(range(min = 1))]
@@ -184,7 +179,6 @@ pub struct Lora {
 /// One name or several.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub enum NameOrNames {
     /// One name.
     Name(String),
@@ -195,7 +189,6 @@ pub enum NameOrNames {
 /// How the run is spread over GPUs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Parallelism {
     /// GPUs in all. Default: the budget's.
     #[schemars(range(min = 1))]
@@ -237,7 +230,6 @@ pub struct Parallelism {
 /// Where states live when not on the GPU.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct OffloadTable {
     /// Optimizer states. Default: none.
     pub optimizer: Option<Offload>,
@@ -248,7 +240,6 @@ pub struct OffloadTable {
 /// DeepSpeed's buffers, in elements.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Zero {
     /// Default: 5e8.
     pub reduce_bucket_size: Option<f64>,
@@ -269,7 +260,6 @@ pub struct Zero {
 /// FSDP's choices.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Fsdp {
     /// 1 or 2. Default: 2.
     #[schemars(range(min = 1, max = 2))]
@@ -283,7 +273,6 @@ pub struct Fsdp {
 /// What the run may use.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[expect(dead_code, reason = "read through the spanned tree; the type is the schema")]
 pub struct Budget {
     /// A GPU name such as H100-80GB (see `llmlint gpus`), or a cloud instance.
     pub gpu: Option<String>,

@@ -12,6 +12,8 @@ use crate::run::{
     Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule,
     Quantization, ReferenceModel, Setting, Task, TrainingRun, ZeroBuffers,
 };
+use crate::settings::BudgetTable;
+use crate::source::Span;
 
 /// Who the defaults below belong to.
 const BY: &str = "llmlint 1";
@@ -50,6 +52,20 @@ impl Framework for Native {
 
     fn unknown_keys(&self) -> UnknownKeys {
         UnknownKeys::Refused
+    }
+
+    fn budget(&self, root: Value<'_>) -> Option<(BudgetTable, Span)> {
+        let table = root.get("budget")?;
+        let text = |key: &str| table.get(key).and_then(|v| v.text()).map(str::to_owned);
+        let budget = BudgetTable {
+            gpu: text("gpu"),
+            gpus: table.get("gpus").and_then(positive),
+            memory: text("memory"),
+            host_memory: text("host_memory"),
+        };
+        let span =
+            table.get("gpu").or_else(|| table.get("memory")).map_or_else(|| table.key_span(), |v| v.span());
+        Some((budget, span))
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
