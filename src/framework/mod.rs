@@ -1,9 +1,11 @@
 //! Who reads a file: how each framework is recognised, and how its keys become a
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
+pub mod baseline;
 pub mod lowering;
 pub mod native;
 pub mod schema;
+pub mod torchtitan;
 
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
@@ -94,7 +96,7 @@ pub trait Framework: Sync {
 }
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
-pub const ALL: &[&dyn Framework] = &[&native::Native];
+pub const ALL: &[&dyn Framework] = &[&native::Native, &torchtitan::Torchtitan];
 
 /// Finds out whose file this is.
 pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {
