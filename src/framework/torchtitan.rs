@@ -205,6 +205,8 @@ fn precision(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: &s
     let model_parallel = degrees.tensor.value > 1 || degrees.pipeline.value > 1;
     let applies = degrees.sharded() || (!model_parallel && by != EARLY);
     run.compute = if applies { mixed } else { Setting::default_of(stored.value, by) };
+    // FSDP casts as it gathers; elsewhere it is autocast.
+    run.autocast = run.compute.clone().map(|compute| !degrees.sharded() && compute != run.gradients.value);
     run.weights = stored;
 }
 
