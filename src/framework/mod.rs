@@ -6,6 +6,7 @@ pub mod lowering;
 pub mod native;
 pub mod schema;
 pub mod torchtitan;
+pub mod torchtune;
 
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
@@ -96,7 +97,7 @@ pub trait Framework: Sync {
 }
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
-pub const ALL: &[&dyn Framework] = &[&native::Native, &torchtitan::Torchtitan];
+pub const ALL: &[&dyn Framework] = &[&native::Native, &torchtitan::Torchtitan, &torchtune::Torchtune];
 
 /// Finds out whose file this is.
 pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {
