@@ -63,15 +63,15 @@ impl Framework for Torchtitan {
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
         let by = if early(cx.root) { EARLY } else { RELEASE };
-        if let Some(name) = cx.root.path("model.name").and_then(|v| v.as_str().map(|s| (v, s))) {
-            if DIFFUSION.contains(&name.1) {
-                cx.missing(
-                    "model",
-                    format!("`{}` is a diffusion model; only language models are estimated", name.1),
-                    Some(here(name.0)),
-                );
-                return None;
-            }
+        if let Some(name) = cx.root.path("model.name").and_then(|v| v.as_str().map(|s| (v, s)))
+            && DIFFUSION.contains(&name.1)
+        {
+            cx.missing(
+                "model",
+                format!("`{}` is a diffusion model; only language models are estimated", name.1),
+                Some(here(name.0)),
+            );
+            return None;
         }
         let model = model(cx, by);
         let local = first(cx, &["training.local_batch_size", "training.batch_size"], count)
@@ -274,7 +274,7 @@ fn activations(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
             }
             // The option decides how much; the mode is where to turn it.
             _ => {
-                let origin = mode.origin.clone();
+                let origin = mode.origin;
                 let chosen = selective(option);
                 if matches!(chosen.origin, Origin::Written(_)) {
                     chosen

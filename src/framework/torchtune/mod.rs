@@ -65,7 +65,7 @@ impl Framework for Torchtune {
         let mut run = plain(RELEASE, model, ModelCode::Torchtune, micro, sequence);
         let launch = Launch::read(cx.root.document());
         precision(cx, &mut run);
-        method(cx, &mut run, builder);
+        method(&mut run, builder);
         task(cx, &mut run, launch.as_ref());
         optimizer(cx, &mut run);
         activations(cx, &mut run);
@@ -176,7 +176,7 @@ fn precision(cx: &Lowering<'_>, run: &mut TrainingRun) {
     run.optimizer_state = dtype;
 }
 
-fn method(cx: &Lowering<'_>, run: &mut TrainingRun, table: Value<'_>) {
+fn method(run: &mut TrainingRun, table: Value<'_>) {
     let builder = table.get("_component_").and_then(|v| v.as_str()).unwrap_or_default();
     let builder = builder.rsplit('.').next().unwrap_or_default();
     let at = table.get("_component_").map(here);
@@ -221,7 +221,6 @@ fn method(cx: &Lowering<'_>, run: &mut TrainingRun, table: Value<'_>) {
         dora: or(read("use_dora"), |v| v.as_bool(), false),
         modules_to_save: Setting::default_of(Vec::new(), RELEASE),
     });
-    let _ = cx;
 }
 
 /// torchtune's names are transformers' but for the output projection.
@@ -246,10 +245,10 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>) {
             run.task = Setting::written(Task::Rollout, at);
         }
     }
-    if run.task.value == Task::Preference {
-        if let Some(reference) = cx.root.get("ref_checkpointer") {
-            run.reference_model = Setting::written(ReferenceModel::Resident, here(reference));
-        }
+    if run.task.value == Task::Preference
+        && let Some(reference) = cx.root.get("ref_checkpointer")
+    {
+        run.reference_model = Setting::written(ReferenceModel::Resident, here(reference));
     }
     if let Some(teacher) = cx.root.get("teacher_model") {
         cx.missing("teacher model", "knowledge distillation is not modelled", Some(here(teacher)));
