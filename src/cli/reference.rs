@@ -1,0 +1,125 @@
+//! What the tool knows, printed: schemas, rules, completions, the man page.
+
+use std::io::{self, Write as _};
+
+use clap::Args;
+
+use super::OK;
+use super::common::Failure;
+use crate::framework::{self, Kind};
+use crate::settings::{SettingsFile, did_you_mean};
+use crate::{framework::native, rules};
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// A framework, `llmlint` for the native format, or `llmlint.toml`; absent: lists them
+    #[arg(value_name = "FRAMEWORK")]
+    pub framework: Option<String>,
+}
+
+/// Arguments of `rules`.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// A rule's name; absent: lists them
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Prints a schema.
+///
+/// # Errors
+/// There is no such framework.
+pub fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
+    let mut out = io::stdout().lock();
+    let named: Vec<&str> = framework::ALL.iter().filter(|f| f.supported()).map(|f| f.name()).collect();
+    let Some(name) = &args.framework else {
+        for name in named.iter().chain(&["llmlint.toml"]) {
+            writeln!(out, "{name}")?;
+        }
+        return Ok(OK);
+    };
+    if name == "llmlint.toml" {
+        let schema = schemars::schema_for!(SettingsFile);
+        writeln!(out, "{}", serde_json::to_string_pretty(&schema).map_err(io::Error::from)?)?;
+        return Ok(OK);
+    }
+    if name == "llmlint" {
+        let schema = native::derived_schema();
+        writeln!(out, "{}", serde_json::to_string_pretty(&schema).map_err(io::Error::from)?)?;
+        return Ok(OK);
+    }
+    let schema = framework::by_name(name)
+        .and_then(|f| [Kind::Run, Kind::Fragment, Kind::Other].into_iter().find_map(|kind| f.schema(kind)));
+    match schema {
+        Some(text) => {
+            out.write_all(text.as_bytes())?;
+            Ok(OK)
+        }
+        None => Err(Failure::Message(format!(
+            "there is no schema for `{name}`{}",
+            did_you_mean(name, named.into_iter().chain(["llmlint.toml"]))
+        ))),
+    }
+}
+
+/// Lists rules, or prints one rule's page.
+///
+/// # Errors
+/// There is no such rule.
+pub fn rules(args: &RulesArgs) -> Result<u8, Failure> {
+    let mut out = io::stdout().lock();
+    if let Some(name) = &args.name {
+        crate::settings::rule_exists(name).map_err(Failure::Message)?;
+    }
+    let chosen = rules::ALL.iter().map(|r| r.info()).filter(|r| args.name.as_deref().is_none_or(|name| name == r.name));
+    if args.json {
+        let list: Vec<_> = chosen
+            .map(|r| serde_json::json!({ "name": r.name, "severity": r.severity, "summary": r.summary, "page": r.page }))
+            .collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&list).map_err(io::Error::from)?)?;
+        return Ok(OK);
+    }
+    for info in chosen {
+        if args.name.is_some() {
+            writeln!(out, "# {} ({})\n\n{}\n", info.name, info.severity.as_str(), info.summary)?;
+            // A doc comment keeps the space after its slashes.
+            for line in info.page.lines() {
+                writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(line))?;
+            }
+        } else {
+            writeln!(out, "{:<40} {:<8} {}", info.name, info.severity.as_str(), info.summary)?;
+        }
+    }
+    Ok(OK)
+}
+
+/// Prints shell completions.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn completions(args: &CompletionsArgs, command: &mut clap::Command) -> Result<u8, Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, command, "llmlint", &mut text);
+    io::stdout().lock().write_all(&text)?;
+    Ok(OK)
+}
+
+/// Prints the man page.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn man(command: clap::Command) -> Result<u8, Failure> {
+    clap_mangen::Man::new(command).render(&mut io::stdout().lock())?;
+    Ok(OK)
+}
