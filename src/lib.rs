@@ -16,8 +16,8 @@
 //! [`check`] is the one place where the stages are put together.
 
 pub mod catalog;
+pub mod change;
 pub mod check;
-pub mod cli;
 pub mod discover;
 pub mod document;
 pub mod finding;

@@ -8,7 +8,9 @@ pub mod schema;
 pub mod torchtitan;
 pub mod torchtune;
 
+use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
+use crate::finding::Edit;
 use crate::run::TrainingRun;
 use crate::settings::BudgetTable;
 use crate::source::Span;
@@ -88,6 +90,13 @@ pub trait Framework: Sync {
     /// A budget that the file itself declares, and where (the native format's `budget:` table).
     fn budget(&self, root: Value<'_>) -> Option<(BudgetTable, Span)> {
         let _ = root;
+        None
+    }
+
+    /// The edits of the checked file that carry out a change in this framework's own keys; see
+    /// [`Lowering`] for what `root` is. `None`: the change cannot be said in this file.
+    fn edits(&self, change: Change, root: Value<'_>, run: &TrainingRun) -> Option<Vec<Edit>> {
+        let _ = (change, root, run);
         None
     }
 

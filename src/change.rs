@@ -1,0 +1,246 @@
+//! Changes that people make to a run so that it fits: what each does to the neutral
+//! description, what it costs, and whether training itself stays the same.
+
+use crate::finding::Safety;
+use crate::run::{
+    Checkpointing, DataParallel, Dtype, Kernels, Lora, LoraTargets, Loss, Method, Offload, Optimizer,
+    Quantization, Setting, TrainingRun, ZeroBuffers,
+};
+
+/// One change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Change {
+    /// A smaller micro batch, with accumulation raised to keep the global batch.
+    MicroBatch {
+        /// The new micro batch.
+        size: u64,
+        /// The new number of micro-batches a step.
+        accumulation: u64,
+    },
+    /// Every layer is recomputed in the backward.
+    Checkpoint,
+    /// The loss is fused with the head's matrix product.
+    FuseLoss,
+    /// Fused kernels for norms, rotary and gated MLPs, fused loss included (Liger).
+    Liger,
+    /// States of the same optimizer in 8 bits.
+    Optimizer8bit,
+    /// … which the driver may page to the host.
+    PagedOptimizer8bit,
+    /// States (and at stage 3 weights) divided over the data-parallel ranks.
+    Shard(DataParallel),
+    /// Optimizer states in the host's memory.
+    OffloadOptimizer,
+    /// Adapters instead of full training.
+    Lora,
+    /// Adapters over 4-bit weights.
+    Qlora,
+    /// Shorter sequences.
+    SequenceLength(u64),
+    /// More GPUs.
+    Gpus(u64),
+}
+
+impl Change {
+    /// What the change costs, as a rank: cheaper first. The order is that of the extra work a
+    /// step does: none; the same work in smaller pieces; recomputing each layer's forward (4/3
+    /// of the arithmetic: forward, forward again, backward of twice a forward); gathering
+    /// weights over the network (1.5 times DDP's traffic at stage 3, ZeRO paper section 7);
+    /// moving states over PCIe each step; and last, another kind of training altogether.
+    pub fn cost(self) -> u32 {
+        match self {
+            Change::FuseLoss => 1,
+            Change::Liger => 1,
+            Change::MicroBatch { .. } => 2,
+            Change::Shard(DataParallel::Zero1) => 2,
+            Change::Shard(DataParallel::Zero2) => 3,
+            Change::Checkpoint => 5,
+            Change::Shard(_) => 6,
+            Change::Optimizer8bit => 8,
+            Change::PagedOptimizer8bit => 10,
+            Change::OffloadOptimizer => 14,
+            Change::Gpus(_) => 20,
+            Change::SequenceLength(_) => 24,
+            Change::Lora => 30,
+            Change::Qlora => 36,
+        }
+    }
+
+    /// Whether the same model is trained on the same batches.
+    pub fn safety(self) -> Safety {
+        match self {
+            Change::MicroBatch { .. }
+            | Change::Checkpoint
+            | Change::FuseLoss
+            | Change::Liger
+            | Change::Shard(_)
+            | Change::OffloadOptimizer => Safety::Safe,
+            Change::Optimizer8bit
+            | Change::PagedOptimizer8bit
+            | Change::Lora
+            | Change::Qlora
+            | Change::SequenceLength(_)
+            | Change::Gpus(_) => Safety::Unsafe,
+        }
+    }
+
+    /// In words, as an instruction.
+    pub fn describe(self) -> String {
+        match self {
+            Change::MicroBatch { size, accumulation } => {
+                format!("micro batch {size} with {accumulation} accumulation steps (same global batch)")
+            }
+            Change::Checkpoint => "activation checkpointing".into(),
+            Change::FuseLoss => "a fused loss, so that full logits never exist".into(),
+            Change::Liger => "Liger kernels, fused loss included".into(),
+            Change::Optimizer8bit => "8-bit optimizer states".into(),
+            Change::PagedOptimizer8bit => "paged 8-bit optimizer states".into(),
+            Change::Shard(DataParallel::Zero1) => "ZeRO stage 1".into(),
+            Change::Shard(DataParallel::Zero2) => "ZeRO stage 2".into(),
+            Change::Shard(DataParallel::Zero3) => "ZeRO stage 3".into(),
+            Change::Shard(_) => "FSDP".into(),
+            Change::OffloadOptimizer => "optimizer states offloaded to the host".into(),
+            Change::Lora => "LoRA (rank 16, all linear layers) instead of full training".into(),
+            Change::Qlora => "QLoRA (4-bit base weights)".into(),
+            Change::SequenceLength(length) => format!("sequences of {length} tokens"),
+            Change::Gpus(gpus) => format!("{gpus} GPUs"),
+        }
+    }
+
+    /// Carries the change out. `None`: it does not apply (already so, or not combinable).
+    pub fn apply(self, run: &TrainingRun) -> Option<TrainingRun> {
+        let mut run = run.clone();
+        match self {
+            Change::MicroBatch { size, accumulation } => {
+                if size >= run.micro_batch_size.value {
+                    return None;
+                }
+                run.micro_batch_size.value = size;
+                run.gradient_accumulation_steps.value = accumulation;
+            }
+            Change::Checkpoint => {
+                if run.activation_checkpointing.value == Checkpointing::Full {
+                    return None;
+                }
+                run.activation_checkpointing.value = Checkpointing::Full;
+            }
+            Change::FuseLoss => {
+                if run.loss.value == Loss::Fused {
+                    return None;
+                }
+                run.loss.value = Loss::Fused;
+            }
+            Change::Liger => {
+                if run.kernels.value == Kernels::Liger {
+                    return None;
+                }
+                run.kernels.value = Kernels::Liger;
+                run.loss.value = Loss::Fused;
+            }
+            Change::Optimizer8bit => run.optimizer.value = eight_bit(run.optimizer.value)?,
+            Change::PagedOptimizer8bit => run.optimizer.value = paged(run.optimizer.value)?,
+            Change::Shard(stage) => {
+                let gpus = run.parallelism.gpus.as_ref()?.value;
+                let dividing = |stage: DataParallel| match stage {
+                    DataParallel::None | DataParallel::Ddp | DataParallel::MegatronDistributed => 0,
+                    DataParallel::Zero1 => 1,
+                    DataParallel::Zero2 => 2,
+                    DataParallel::Zero3 | DataParallel::Fsdp | DataParallel::Hsdp => 3,
+                };
+                if gpus < 2 || dividing(run.parallelism.data_parallel.value) >= dividing(stage) {
+                    return None;
+                }
+                run.parallelism.data_parallel.value = stage;
+                run.parallelism.zero.get_or_insert_with(stock_buffers);
+            }
+            Change::OffloadOptimizer => {
+                let zero = matches!(
+                    run.parallelism.data_parallel.value,
+                    DataParallel::Zero1 | DataParallel::Zero2 | DataParallel::Zero3
+                );
+                if !zero || run.parallelism.offload_optimizer.value != Offload::None {
+                    return None;
+                }
+                run.parallelism.offload_optimizer.value = Offload::Cpu;
+            }
+            Change::Lora => {
+                if run.method.value != Method::Full {
+                    return None;
+                }
+                adapt(&mut run, Method::Lora);
+            }
+            Change::Qlora => {
+                if run.method.value == Method::Qlora || run.weights.value == Dtype::Fp32 {
+                    return None;
+                }
+                adapt(&mut run, Method::Qlora);
+                run.quantization.value = Quantization::Nf4Double;
+            }
+            Change::SequenceLength(length) => {
+                if length >= run.sequence_length.value {
+                    return None;
+                }
+                run.sequence_length.value = length;
+            }
+            Change::Gpus(gpus) => {
+                let now = run.parallelism.gpus.as_mut()?;
+                if gpus <= now.value {
+                    return None;
+                }
+                now.value = gpus;
+            }
+        }
+        Some(run)
+    }
+}
+
+fn adapt(run: &mut TrainingRun, method: Method) {
+    let said = |reason: &str| reason.to_owned();
+    run.method.value = method;
+    run.master_weights.value = false;
+    run.gradients.value = Dtype::Fp32;
+    run.optimizer_state.value = Dtype::Fp32;
+    run.lora.get_or_insert_with(|| Lora {
+        rank: Setting::assumed(16, said("suggested")),
+        targets: Setting::assumed(LoraTargets::AllLinear, said("suggested")),
+        dropout: Setting::assumed(0.0, said("suggested")),
+        dtype: Setting::assumed(Dtype::Fp32, said("PEFT stores adapters in fp32")),
+        dora: Setting::assumed(false, said("suggested")),
+        modules_to_save: Setting::assumed(Vec::new(), said("suggested")),
+    });
+}
+
+fn eight_bit(optimizer: Optimizer) -> Option<Optimizer> {
+    match optimizer {
+        Optimizer::Adam | Optimizer::Adamw | Optimizer::Adamw32bit => Some(Optimizer::Adamw8bit),
+        Optimizer::Lion => Some(Optimizer::Lion8bit),
+        Optimizer::Galore => Some(Optimizer::Galore8bit),
+        _ => None,
+    }
+}
+
+fn paged(optimizer: Optimizer) -> Option<Optimizer> {
+    match optimizer {
+        Optimizer::Adam
+        | Optimizer::Adamw
+        | Optimizer::Adamw32bit
+        | Optimizer::Adamw8bit
+        | Optimizer::PagedAdamw32bit => Some(Optimizer::PagedAdamw8bit),
+        Optimizer::Lion | Optimizer::Lion8bit => Some(Optimizer::PagedLion8bit),
+        _ => None,
+    }
+}
+
+/// DeepSpeed's own defaults (`runtime/zero/config.py`).
+fn stock_buffers() -> ZeroBuffers {
+    let size = |n: u64| Setting::default_of(n, "DeepSpeed 0.18");
+    ZeroBuffers {
+        reduce_bucket: size(500_000_000),
+        allgather_bucket: size(500_000_000),
+        overlap_comm: Setting::default_of(true, "DeepSpeed 0.18"),
+        prefetch_bucket: size(50_000_000),
+        max_live_parameters: size(1_000_000_000),
+        persistence_threshold: size(100_000),
+        sub_group: size(1_000_000_000),
+    }
+}
