@@ -1,5 +1,9 @@
 //! A model's shape: everything that parameter counts and activations need.
 
+mod defaults;
+mod from_config;
+mod vision;
+
 /// Which modelling code of transformers a model runs: the unit of parameter names and of saved
 /// activations. Several public families share one (`Yi`, `TinyLlama`, `SmolLM` are `llama`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -27,6 +31,7 @@ pub enum Family {
     #[serde(rename = "stablelm")]
     StableLm,
     Starcoder2,
+    GptBigcode,
     Olmo,
     Olmo2,
     #[serde(rename = "smollm3")]
@@ -42,6 +47,7 @@ pub enum Family {
     #[serde(rename = "qwen3_moe")]
     Qwen3Moe,
     Olmoe,
+    Phimoe,
     GptOss,
     DeepseekV2,
     DeepseekV3,
@@ -50,7 +56,12 @@ pub enum Family {
     Roberta,
     #[serde(rename = "distilbert")]
     DistilBert,
+    Albert,
+    #[serde(rename = "modernbert")]
+    ModernBert,
     T5,
+    Bart,
+    Mamba,
     /// The seed guide's plain GPT: learned positions, two norms a layer, none at the end, no biases.
     GuideGpt,
 }
@@ -108,7 +119,8 @@ pub struct Architecture {
     pub head_dim: u64,
     /// Vocabulary, padding included.
     pub vocab_size: u64,
-    /// Learned positions, or the longest sequence the model was made for.
+    /// Learned positions, or the longest sequence the model was made for; 0 where the config
+    /// sets no limit (T5, Mamba).
     pub max_positions: u64,
     /// Input and output embeddings are one tensor.
     pub tied_embeddings: bool,
@@ -136,7 +148,11 @@ pub struct Architecture {
     pub quantized: Option<String>,
     /// Parameters outside the language model (vision tower, projector), counted but not shaped.
     pub extra_parameters: u64,
-    /// The whole `config.json` object it came from, for rare family-specific fields.
+    /// Dimensions that the config leaves out and that are its class's default in transformers.
+    pub defaulted: Vec<String>,
+    /// The `config.json` object it came from, for rare family-specific fields; names that stand
+    /// for one of the usual names (`n_embd`) are there under the usual name as well, and absent
+    /// fields hold the default of the config's class.
     pub config: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -151,12 +167,30 @@ impl Architecture {
         self.config.get(key)?.as_bool()
     }
 
-    /// Reads a Hugging Face `config.json` object.
+    /// True when `layer` (from 0) has experts.
+    pub fn layer_is_sparse(&self, layer: u64) -> bool {
+        let Some(moe) = &self.moe else { return false };
+        match self.family {
+            Family::Qwen2Moe | Family::Qwen3Moe => {
+                let step = self.config_u64("decoder_sparse_step").unwrap_or(1).max(1);
+                let dense = self
+                    .config
+                    .get("mlp_only_layers")
+                    .and_then(serde_json::Value::as_array)
+                    .is_some_and(|layers| layers.iter().any(|l| l.as_u64() == Some(layer)));
+                !dense && (layer + 1).is_multiple_of(step)
+            }
+            _ => layer >= moe.first_dense_layers,
+        }
+    }
+
+    /// Reads a Hugging Face `config.json` object, or the native format's spelling of one
+    /// (`architecture` for `model_type`, `d_model`, `n_heads`, …). A vision-language config gives
+    /// its language model, with the vision part in `extra_parameters` where its size is known.
     ///
     /// # Errors
     /// A sentence that says which `model_type` or field is missing or not supported.
     pub fn from_config(config: &serde_json::Map<String, serde_json::Value>) -> Result<Architecture, String> {
-        let _ = config;
-        Err("not supported yet".into())
+        from_config::read(config)
     }
 }

@@ -1,0 +1,60 @@
+//! Sparse MLPs: a router and experts, which transformers 5 holds as one tensor a projection.
+
+use super::{Place, Role, build::Build, decoders::gated};
+use crate::catalog::Family;
+
+pub(super) fn mlp(b: &mut Build<'_>) -> Result<(), String> {
+    let a = b.a;
+    let d = a.hidden_size;
+    let moe = a.moe.as_ref().ok_or("a sparse layer without experts")?;
+    let (e, f) = (moe.experts, moe.intermediate_size);
+    if a.family == Family::GptOss {
+        b.parameter("mlp.router.weight", &[e, d], Role::Router);
+        b.parameter("mlp.router.bias", &[e], Role::Router);
+        b.parameter("mlp.experts.gate_up_proj", &[e, d, 2 * f], Role::Expert);
+        b.parameter("mlp.experts.gate_up_proj_bias", &[e, 2 * f], Role::Expert);
+        b.parameter("mlp.experts.down_proj", &[e, f, d], Role::Expert);
+        b.parameter("mlp.experts.down_proj_bias", &[e, d], Role::Expert);
+        return Ok(());
+    }
+    match a.family {
+        // An `nn.Linear` of its own class.
+        Family::Phimoe => b.linear("mlp.router", d, e, false, Role::Router),
+        // The per-expert correction of DeepSeek-V3's router is a buffer, not a parameter.
+        _ => b.parameter("mlp.gate.weight", &[e, d], Role::Router),
+    }
+    b.parameter("mlp.experts.gate_up_proj", &[e, 2 * f, d], Role::Expert);
+    b.parameter("mlp.experts.down_proj", &[e, d, f], Role::Expert);
+    if moe.shared_intermediate_size > 0 {
+        let shared = moe.shared_intermediate_size;
+        if a.family == Family::Qwen2Moe {
+            gated(b, "mlp.shared_expert", d, shared, false);
+            b.linear("mlp.shared_expert_gate", d, 1, false, Role::Router);
+        } else {
+            gated(b, "mlp.shared_experts", d, shared, false);
+        }
+    }
+    Ok(())
+}
+
+/// DBRX: its own names, and experts as tall matrices.
+pub(super) fn dbrx(b: &mut Build<'_>) {
+    let a = b.a;
+    let (d, f) = (a.hidden_size, a.intermediate_size);
+    let experts = a.moe.as_ref().map_or(0, |m| m.experts);
+    b.at(Place::Embedding, "transformer.");
+    b.embedding("wte", a.vocab_size, d);
+    b.layers("transformer.blocks", 0, a.layers);
+    b.norm("norm_attn_norm.norm_1", d, false);
+    b.linear("norm_attn_norm.attn.Wqkv", d, (a.heads + 2 * a.kv_heads) * a.head_dim, false, Role::Attention);
+    b.linear("norm_attn_norm.attn.out_proj", d, d, false, Role::Attention);
+    b.norm("norm_attn_norm.norm_2", d, false);
+    b.linear("ffn.router.layer", d, experts, false, Role::Router);
+    for weight in ["w1", "v1", "w2"] {
+        b.parameter(&format!("ffn.experts.mlp.{weight}"), &[experts.saturating_mul(f), d], Role::Expert);
+    }
+    b.at(Place::FinalNorm, "transformer.");
+    b.norm("norm_f", d, false);
+    b.at(Place::Head, "");
+    b.head("lm_head", d, false);
+}

@@ -1,0 +1,1 @@
+//! How many parameters adapters have, with PEFT's rules for which modules they go to.

@@ -1,0 +1,173 @@
+//! Parameter counts to the last parameter.
+//!
+//! `data/parameter-counts.jsonl` holds, for 156 public models, the dimensions as their `config.json`
+//! has them and the number of parameters of the module that transformers 5.23 builds from them.
+//! The shared tables, where they are present, check every other sum of the inventory too.
+
+use llmlint::catalog::Architecture;
+use llmlint::memory::parameters::{Inventory, LinearKind};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+type Config = Map<String, Value>;
+
+/// The shared data, or `None` (said aloud) where this checkout has none.
+fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("LLMLINT_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let path = root.join(path);
+    if !path.exists() {
+        println!("SKIPPED: {} is absent; set LLMLINT_SHARED", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn inventory(config: &Config) -> Inventory {
+    let architecture = Architecture::from_config(config).unwrap_or_else(|why| panic!("{why}: {config:?}"));
+    Inventory::of(&architecture).unwrap_or_else(|why| panic!("{why}: {config:?}"))
+}
+
+fn own_table() -> Vec<(String, Config, u64)> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/parameter-counts.jsonl");
+    std::fs::read_to_string(path)
+        .expect("the table is part of the project")
+        .lines()
+        .map(|line| {
+            let row: Value = serde_json::from_str(line).expect("a JSON object a line");
+            let config = row["config"].as_object().cloned().expect("a config");
+            (row["model"].as_str().unwrap_or_default().to_owned(), config, row["total"].as_u64().unwrap_or(0))
+        })
+        .collect()
+}
+
+/// Rows of a CSV file as maps; no field of these tables holds a quoted comma that we read.
+fn csv(path: &PathBuf) -> Vec<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(path).expect("readable");
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    lines
+        .map(|line| names.iter().map(|n| (*n).to_owned()).zip(line.split(',').map(str::to_owned)).collect())
+        .collect()
+}
+
+#[derive(Default)]
+struct Tally {
+    exact: usize,
+    wrong: Vec<String>,
+}
+
+impl Tally {
+    fn check<T: PartialEq + std::fmt::Debug>(&mut self, what: impl Fn() -> String, got: T, expected: T) {
+        if got == expected {
+            self.exact += 1;
+        } else {
+            self.wrong.push(format!("{}: got {got:?}, expected {expected:?}", what()));
+        }
+    }
+
+    fn finish(self, name: &str) {
+        println!("{name}: {} exact, {} wrong", self.exact, self.wrong.len());
+        assert!(self.wrong.is_empty(), "{}", self.wrong.join("\n"));
+    }
+}
+
+#[test]
+fn every_public_model_of_the_own_table_is_exact() {
+    let mut tally = Tally::default();
+    for (model, config, total) in own_table() {
+        tally.check(|| model.clone(), inventory(&config).total(), total);
+    }
+    tally.finish("totals");
+}
+
+#[test]
+fn every_column_of_the_shared_table_is_exact() {
+    let Some(path) = shared("tables/parameter-counts.csv") else { return };
+    let configs: BTreeMap<String, Config> = own_table().into_iter().map(|(m, c, _)| (m, c)).collect();
+    let mut tally = Tally::default();
+    let rows = csv(&path);
+    for row in &rows {
+        let model = &row["model"];
+        let i = inventory(&configs[model]);
+        let mut column = |name: &str, got: u64| {
+            let expected = row[name].parse::<u64>().unwrap_or(0);
+            tally.check(|| format!("{model}.{name}"), got, expected);
+        };
+        column("total_params", i.total());
+        column("trainable_params", i.total());
+        column("embedding_params", i.all_embeddings());
+        column("input_embedding_params", i.embedding());
+        column("lm_head_tied", u64::from(i.head_is_tied()));
+        column("lm_head_counted", i.head());
+        column("bias_params", i.biases());
+        column("norm_weight_params", i.norm_weights());
+        column("expert_params", i.experts());
+    }
+    println!("{} rows", rows.len());
+    tally.finish("columns of parameter-counts.csv");
+}
+
+#[test]
+fn every_sum_the_estimator_uses_is_exact() {
+    let Some(path) = shared("truth/oracle/model_dims.json") else { return };
+    let text = std::fs::read_to_string(&path).expect("readable");
+    let dims: Map<String, Value> = serde_json::from_str(&text).expect("JSON");
+    let configs: BTreeMap<String, Config> = own_table().into_iter().map(|(m, c, _)| (m, c)).collect();
+    let mut tally = Tally::default();
+    for (model, d) in &dims {
+        // The module transformers 5 builds for FLAN-T5 ties the head; its checkpoints do not.
+        let mut config = configs[model].clone();
+        if model.starts_with("flan-t5") {
+            config.insert("tie_word_embeddings".into(), true.into());
+        }
+        let mut seen = vec![("own table", config)];
+        let path = path.with_file_name("../model-configs").join(model).join("config.json");
+        if path.exists() {
+            let text = std::fs::read_to_string(path).expect("readable");
+            seen.push(("config.json", serde_json::from_str(&text).expect("JSON")));
+        }
+        for (from, config) in seen {
+            let a = Architecture::from_config(&config).expect("supported");
+            let i = Inventory::of(&a).expect("consistent");
+            let kinds = i.layer_kinds();
+            let mut linears = BTreeMap::new();
+            // The last layer of the model stands for all, as in the table.
+            let last = kinds.last().map(|k| k.first + k.count);
+            for (t, l) in i.linears().filter(|(_, l)| l.kind == LinearKind::Linear) {
+                if let llmlint::memory::parameters::Place::Layers { first, count } = t.place
+                    && Some(first + count) == last
+                {
+                    linears.insert(t.module_in_layer().to_owned(), json!([l.input, l.output]));
+                }
+            }
+            for (field, got) in [
+                ("n", json!(kinds.iter().map(|k| k.count).sum::<u64>())),
+                ("d", json!(a.hidden_size)),
+                ("h", json!(a.heads)),
+                ("hd", json!(a.head_dim)),
+                ("kv", json!(a.kv_heads)),
+                ("V", json!(a.vocab_size)),
+                ("P", json!(i.total())),
+                ("P_layers", json!(i.in_layers())),
+                ("P_layer", json!(i.largest_layer())),
+                ("P_layer_mm", json!(i.layer_linear_parameters())),
+                ("P_emb", json!(i.embedding())),
+                ("P_head", json!(i.head())),
+                ("tied", json!(u64::from(i.head_is_tied()))),
+                ("n_tensors", json!(i.tensor_count())),
+                ("biggest", json!(i.largest_tensor())),
+                ("P_1d", json!(i.in_vectors())),
+                ("P_small", json!(i.parameters_in_tensors_smaller_than(4096))),
+                ("adafactor", json!(i.adafactor_rows_and_columns())),
+                ("linears", json!(linears)),
+                ("window", json!(a.sliding_window.unwrap_or(0))),
+            ] {
+                tally.check(|| format!("{model}.{field} ({from})"), got, d[field].clone());
+            }
+        }
+    }
+    println!("{} models", dims.len());
+    tally.finish("sums of model_dims.json");
+}
