@@ -12,7 +12,7 @@ use crate::catalog::models::{self, Lookup};
 use crate::discover::Found;
 use crate::document::{Document, Syntax, limits};
 use crate::finding::{Finding, Severity};
-use crate::framework::{self, Framework, Kind, Lowering};
+use crate::framework::{self, Framework, Kind, Lowering, schema};
 use crate::memory::rule_of_thumb::{RuleOfThumb, rule_of_thumb};
 use crate::memory::{Estimate, estimate};
 use crate::rules::{self, Checked};
@@ -321,12 +321,20 @@ pub fn check_bytes(
     }
     report.verdict = Verdict::of(report.estimate.as_ref(), report.budget.as_ref());
 
+    let mistakes = match (framework, root) {
+        (Some(framework), Some(root)) if framework.supported() => {
+            let version = settings.frameworks.get(framework.name()).map(String::as_str);
+            schema::validate(framework, kind, root, version)
+        }
+        _ => Vec::new(),
+    };
     let checked = Checked {
         sources: &report.sources,
         document: &document,
         root,
         framework,
         kind,
+        mistakes: &mistakes,
         run: report.run.as_ref(),
         architecture: report.architecture.as_ref(),
         model: model.as_ref(),

@@ -3,6 +3,7 @@
 
 pub mod baseline;
 pub mod lowering;
+pub mod names;
 pub mod native;
 pub mod schema;
 pub mod torchtitan;
@@ -85,6 +86,12 @@ pub trait Framework: Sync {
     /// What it does with numbers that are text to its loader.
     fn text_numbers(&self) -> TextNumbers {
         TextNumbers::Cast
+    }
+
+    /// True when it refuses a value of the wrong type at start; false when the value is handed on
+    /// as it is and fails later, or never.
+    fn checks_types(&self) -> bool {
+        true
     }
 
     /// A budget that the file itself declares, and where (the native format's `budget:` table).

@@ -1,6 +1,13 @@
 //! The rules: one file each, and this list. A rule reads any stage and writes findings; levels,
 //! suppressions, baselines and the exit code come after it, in one place.
 
+pub mod deprecated_key;
+pub mod invalid_value;
+pub mod missing_key;
+pub mod removed_key;
+pub mod unknown_key;
+pub mod wrong_type;
+
 use std::sync::Arc;
 
 use crate::catalog::Architecture;
@@ -8,7 +15,8 @@ use crate::catalog::gpus::GpuError;
 use crate::catalog::models::{NotFound, Resolved};
 use crate::check::Verdict;
 use crate::document::{Document, Value};
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Safety, Severity};
+use crate::framework::schema::Mistake;
 use crate::framework::{Framework, Kind};
 use crate::memory::Estimate;
 use crate::run::{TrainingRun, Unknown};
@@ -27,6 +35,8 @@ pub struct Checked<'a> {
     pub framework: Option<&'static dyn Framework>,
     /// What kind of file.
     pub kind: Kind,
+    /// What the framework's schema says is wrong, by position.
+    pub mistakes: &'a [Mistake],
     /// The run it describes.
     pub run: Option<&'a TrainingRun>,
     /// Its model's shape.
@@ -108,7 +118,14 @@ macro_rules! declare_rule {
 }
 
 /// Every rule, sorted by name.
-pub const ALL: &[&dyn Rule] = &[];
+pub const ALL: &[&dyn Rule] = &[
+    &deprecated_key::DeprecatedKey,
+    &invalid_value::InvalidValue,
+    &missing_key::MissingKey,
+    &removed_key::RemovedKey,
+    &unknown_key::UnknownKey,
+    &wrong_type::WrongType,
+];
 
 /// A rule by its name.
 pub fn by_name(name: &str) -> Option<&'static dyn Rule> {
@@ -124,4 +141,53 @@ pub(crate) fn budget_error(error: &BudgetError, location: Location) -> Finding {
         BudgetError::Amount(_) => "wrong-type",
     };
     Finding::new(rule, Severity::Error, location, error.to_string())
+}
+
+/// `a, b or c`.
+fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// Says what to write instead of an old key, with an edit where the value carries over and the
+/// new key is not there yet.
+fn offer_rename(
+    file: &Checked<'_>,
+    mistake: &Mistake,
+    finding: Finding,
+    instead: Option<&str>,
+    rename: bool,
+) -> Finding {
+    let Some(instead) = instead else { return finding };
+    let is_name = instead.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    if !is_name {
+        return finding.help(instead.to_owned());
+    }
+    let parent = mistake.pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let taken = file
+        .root
+        .and_then(|root| crate::document::pointer::locate(root, parent))
+        .is_none_or(|parent| parent.get(instead).is_some());
+    let finding = finding.help(format!("use `{instead}`"));
+    if !rename || taken {
+        return finding;
+    }
+    finding.fix(
+        Safety::Safe,
+        format!("Rename `{}` to `{instead}`", mistake.key()),
+        mistake.key_span,
+        as_written(file, mistake.key_span, instead),
+    )
+}
+
+/// `text` in the quotes that stand around what `span` covers.
+fn as_written(file: &Checked<'_>, span: crate::source::Span, text: &str) -> String {
+    let old = file.sources.first().map_or("", |source| source.slice(span));
+    match old.chars().next() {
+        Some(quote @ ('"' | '\'')) => format!("{quote}{text}{quote}"),
+        _ => text.to_owned(),
+    }
 }

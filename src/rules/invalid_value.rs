@@ -1,0 +1,69 @@
+//! Values of the right type that the key does not take.
+
+use super::Checked;
+use crate::declare_rule;
+use crate::finding::{Finding, Safety, Severity};
+use crate::framework::schema::MistakeKind;
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds values outside the list or the range that a key takes.
+    ///
+    /// ## Why
+    ///
+    /// The framework stops at start, or takes its default without saying so.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// lr_scheduler: cosin
+    /// ```
+    ///
+    /// ## The fix
+    ///
+    /// Choose one of the values that the message lists.
+    InvalidValue, "invalid-value", Error, "the key does not take this value"
+}
+
+/// More options than this are not listed in a message.
+const LISTED: usize = 12;
+
+impl InvalidValue {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let Some(framework) = file.framework else { return };
+        let severity = if framework.checks_types() { Severity::Error } else { Severity::Warning };
+        for mistake in file.mistakes {
+            let key = mistake.dotted();
+            let span = if mistake.value_span.is_empty() { mistake.key_span } else { mistake.value_span };
+            let new = |message: String| Finding::new(Self::NAME, severity, Location::primary(span), message);
+            let finding = match &mistake.kind {
+                MistakeKind::NotInEnum { options, near } => {
+                    let mut finding = new(format!("`{key}` does not take this value"));
+                    if let Some(near) = near {
+                        finding = finding.help(format!("did you mean `{near}`?")).fix(
+                            Safety::Unsafe,
+                            format!("Write `{near}`"),
+                            span,
+                            super::as_written(file, span, near),
+                        );
+                    }
+                    let quoted: Vec<String> = options.iter().take(LISTED).map(|o| format!("`{o}`")).collect();
+                    let words: Vec<&str> = quoted.iter().map(String::as_str).collect();
+                    let more = options.len().saturating_sub(LISTED);
+                    let list = if more > 0 {
+                        format!("{} and {more} more", words.join(", "))
+                    } else {
+                        super::one_of(&words)
+                    };
+                    finding.note(format!("{} takes {list}.", framework.name()))
+                }
+                MistakeKind::OutOfRange { limit } => new(format!("`{key}` must be {limit}")),
+                MistakeKind::Invalid { why } => new(format!("`{key}` {why}")),
+                _ => continue,
+            };
+            findings.push(finding);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Values of a type that the framework does not take.
+
+use super::Checked;
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+use crate::framework::schema::MistakeKind;
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds values whose type is not one that the key takes.
+    ///
+    /// ## Why
+    ///
+    /// The framework stops with a traceback at start, or, where it does not check, much later.
+    /// Text that the framework turns into a number by itself is not reported.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// micro_batch_size: two
+    /// ```
+    ///
+    /// ## The fix
+    ///
+    /// Write a value of the type that the message names.
+    WrongType, "wrong-type", Error, "the value has a type that the key does not take"
+}
+
+impl WrongType {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let Some(framework) = file.framework else { return };
+        let severity = if framework.checks_types() { Severity::Error } else { Severity::Warning };
+        for mistake in file.mistakes {
+            let MistakeKind::WrongType { expected, found } = &mistake.kind else { continue };
+            let mut wanted: Vec<&str> = expected.iter().copied().filter(|name| *name != "null").collect();
+            if wanted.is_empty() {
+                wanted.push("null");
+            }
+            let span = if mistake.value_span.is_empty() { mistake.key_span } else { mistake.value_span };
+            findings.push(
+                Finding::new(
+                    Self::NAME,
+                    severity,
+                    Location::primary(span),
+                    format!("`{}` must be {}", mistake.dotted(), super::one_of(&wanted)),
+                )
+                .at(format!("this is {found}")),
+            );
+        }
+    }
+}
