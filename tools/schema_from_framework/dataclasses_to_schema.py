@@ -186,7 +186,7 @@ def sources(wheels, package, prefixes):
     return dict(sorted(found.items(), key=lambda pair: version_key(pair[0])))
 
 
-def merge(package, by_version):
+def merge(mark, by_version):
     """One property map out of several versions."""
     versions = list(by_version)
     newest = versions[-1]
@@ -213,15 +213,22 @@ def merge(package, by_version):
             prop["default"] = last["default"]
         first = versions.index(seen[0][0])
         if first > 0:
-            prop["x-added-in"] = f"{package} {versions[first]}"
+            prop["x-added-in"] = f"{mark}{versions[first]}"
         if last_version != newest:
-            prop["x-removed-in"] = f"{package} {versions[versions.index(last_version) + 1]}"
+            prop["x-removed-in"] = f"{mark}{versions[versions.index(last_version) + 1]}"
         properties[name] = prop
     return properties
 
 
 def tidy(prop):
+    """`null` is accepted everywhere, so it is not spelled out."""
     types = prop.get("type")
+    if isinstance(types, list):
+        types = prop["type"] = [t for t in types if t != "null"]
+    if isinstance(prop.get("enum"), list):
+        prop["enum"] = [v for v in prop["enum"] if v is not None]
+    for inner in prop.get("properties", {}).values():
+        tidy(inner)
     if isinstance(types, list) and len(types) == 1:
         prop["type"] = types[0]
     return prop
@@ -253,9 +260,11 @@ def build(target, wheels):
                     fields[key] = prop
             if fields:
                 by_version[version] = fields
-        for key, prop in merge(part["package"], by_version).items():
+        for key, prop in merge(target.get("mark", ""), by_version).items():
             if part.get("unversioned"):
                 prop = {k: v for k, v in prop.items() if k not in ("x-added-in", "x-removed-in")}
+                for mark in ("x-added-in", "x-removed-in"):
+                    properties.get(key, {}).pop(mark, None)
             properties.setdefault(key, prop)
     for key in target.get("drop", []):
         properties.pop(key, None)
