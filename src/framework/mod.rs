@@ -2,6 +2,7 @@
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
 pub mod baseline;
+pub mod litgpt;
 pub mod lowering;
 pub mod names;
 pub mod native;
@@ -113,7 +114,8 @@ pub trait Framework: Sync {
 }
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
-pub const ALL: &[&dyn Framework] = &[&native::Native, &torchtitan::Torchtitan, &torchtune::Torchtune];
+pub const ALL: &[&dyn Framework] =
+    &[&native::Native, &torchtitan::Torchtitan, &torchtune::Torchtune, &litgpt::Litgpt];
 
 /// Finds out whose file this is.
 pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {
