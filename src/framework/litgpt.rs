@@ -13,7 +13,7 @@ use crate::run::{
 /// LitGPT.
 pub struct Litgpt;
 
-const RELEASE: &str = "litgpt 0.5.9";
+const RELEASE: &str = "litgpt 0.5.13";
 
 impl Framework for Litgpt {
     fn name(&self) -> &'static str {

@@ -17,7 +17,7 @@ use crate::run::{
 /// torchtune.
 pub struct Torchtune;
 
-const RELEASE: &str = "torchtune 0.6.1";
+const RELEASE: &str = "torchtune 0.7.0";
 
 impl Framework for Torchtune {
     fn name(&self) -> &'static str {
