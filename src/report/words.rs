@@ -1,0 +1,184 @@
+//! Turns of phrase that several formats share.
+
+use crate::check::{FileReport, Verdict};
+use crate::run::{DataParallel, Method, TrainingRun};
+use crate::settings::Budget;
+use crate::units::Bytes;
+
+/// `1 config`, `3 configs`.
+pub fn count(n: usize, word: &str) -> String {
+    if n == 1 { format!("{n} {word}") } else { format!("{n} {word}s") }
+}
+
+/// `79.1 GiB of an H100-80GB`, or the amount alone. For "exceeds the …".
+pub fn budget(budget: &Budget) -> String {
+    match budget.gpu {
+        Some(gpu) => format!("{} of {} {}", budget.memory, article(gpu.name), gpu.name),
+        None => format!("{} that {} allows", budget.memory, budget.declared_in),
+    }
+}
+
+/// `an H100`, `a B200`: letters are spoken one by one.
+fn article(name: &str) -> &'static str {
+    let spoken_with_vowel = |c: char| "AEFHILMNORSX8".contains(c.to_ascii_uppercase());
+    let mut chars = name.chars();
+    let first = chars.next().unwrap_or(' ');
+    // A word (Titan, Gaudi) is spoken as one.
+    let word = chars.next().is_some_and(|c| c.is_ascii_lowercase());
+    let vowel = if word { "AEIOU".contains(first.to_ascii_uppercase()) } else { spoken_with_vowel(first) };
+    if vowel { "an" } else { "a" }
+}
+
+/// The model in as few words as a table has room for: the last part of a hub id.
+pub fn short_model(run: &TrainingRun) -> String {
+    let name = run.model.value.to_string();
+    let name = name.trim_end_matches('/');
+    name.rsplit('/').next().unwrap_or(name).to_owned()
+}
+
+/// `QLoRA r16`, `full`, with how states are spread: `full, zero3`.
+pub fn method(run: &TrainingRun) -> String {
+    let rank = run.lora.as_ref().map(|lora| format!(" r{}", lora.rank.value)).unwrap_or_default();
+    let method = match run.method.value {
+        Method::Full => "full".to_owned(),
+        Method::Lora => format!("LoRA{rank}"),
+        Method::Qlora => format!("QLoRA{rank}"),
+        Method::Freeze => "freeze".to_owned(),
+    };
+    let spread = match run.parallelism.data_parallel.value {
+        DataParallel::None | DataParallel::Ddp => return method,
+        DataParallel::Zero1 => "ZeRO-1",
+        DataParallel::Zero2 => "ZeRO-2",
+        DataParallel::Zero3 => "ZeRO-3",
+        DataParallel::Fsdp => "FSDP",
+        DataParallel::Hsdp => "HSDP",
+        DataParallel::MegatronDistributed => "distributed optimizer",
+    };
+    format!("{method}, {spread}")
+}
+
+/// The GPU count, and the GPU when a budget names it: `8 × H100-80GB`.
+pub fn gpus(file: &FileReport) -> String {
+    let count = file.run.as_ref().and_then(|run| run.parallelism.gpus.as_ref()).map(|gpus| gpus.value);
+    let gpu = file.budget.as_ref().and_then(|budget| budget.gpu).map(|gpu| gpu.name);
+    match (count, gpu) {
+        (Some(count), Some(gpu)) => format!("{count} × {gpu}"),
+        (Some(count), None) => count.to_string(),
+        (None, Some(gpu)) => gpu.to_owned(),
+        (None, None) => String::new(),
+    }
+}
+
+/// The verdict, as a person says it.
+pub fn verdict(file: &FileReport) -> &'static str {
+    match file.verdict {
+        Verdict::Fits => "fits",
+        Verdict::Tight => "tight",
+        Verdict::Exceeds => "exceeds",
+        Verdict::Unknown if file.estimate.is_some() => "no budget",
+        Verdict::Unknown => "unknown",
+    }
+}
+
+/// A signed amount: `+1.2 GiB`, `-300 MiB`, `no change`.
+pub fn change(from: Bytes, to: Bytes) -> String {
+    let difference = to - from;
+    match difference.0 {
+        0 => "no change".to_owned(),
+        n if n > 0 => format!("+{difference}"),
+        _ => difference.to_string(),
+    }
+}
+
+/// A setting of the run that nobody wrote: `micro_batch_size 8 (default of llama-factory 0.9)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assumption {
+    /// The setting's name.
+    pub setting: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where it came from.
+    pub origin: String,
+}
+
+impl std::fmt::Display for Assumption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.setting, self.value, self.origin)
+    }
+}
+
+/// What was taken without being read in the user's files.
+pub fn assumptions(run: &TrainingRun) -> Vec<Assumption> {
+    run.settings()
+        .into_iter()
+        .filter(|(_, _, origin)| origin.is_assumption())
+        .map(|(setting, value, origin)| Assumption { setting, value, origin: origin.describe() })
+        .collect()
+}
+
+/// Breaks text into lines of at most `width` characters, between words; a word that is longer
+/// is broken where it must.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(20);
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            lines.push(String::new());
+            used = 0;
+        }
+        let Some(line) = lines.last_mut() else { break };
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        if length <= width {
+            line.push_str(word);
+            used += length;
+            continue;
+        }
+        let mut rest = word.chars().peekable();
+        while rest.peek().is_some() {
+            let part: String = rest.by_ref().take(width - used).collect();
+            used += part.chars().count();
+            if let Some(line) = lines.last_mut() {
+                line.push_str(&part);
+            }
+            if rest.peek().is_some() {
+                lines.push(String::new());
+                used = 0;
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn articles_follow_the_spoken_name() {
+        for (name, expected) in [
+            ("H100-80GB", "an"),
+            ("A100-40GB", "an"),
+            ("B200", "a"),
+            ("L40S", "an"),
+            ("RTX-4090", "an"),
+            ("Titan-RTX", "a"),
+            ("MI300X", "an"),
+            ("V100-32GB", "a"),
+            ("T4", "a"),
+            ("Gaudi2", "a"),
+        ] {
+            assert_eq!(article(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn wrapping_breaks_between_words_and_within_long_ones() {
+        assert_eq!(wrap("one two three four five six", 20), ["one two three four", "five six"]);
+        assert_eq!(wrap(&"x".repeat(45), 20), ["x".repeat(20), "x".repeat(20), "x".repeat(5)]);
+    }
+}
