@@ -5,7 +5,8 @@
 //! The shared tables, where they are present, check every other sum of the inventory too.
 
 use llmlint::catalog::Architecture;
-use llmlint::memory::parameters::{Inventory, LinearKind};
+use llmlint::memory::parameters::{Inventory, LinearKind, lora};
+use llmlint::run::LoraTargets;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -170,4 +171,36 @@ fn every_sum_the_estimator_uses_is_exact() {
     }
     println!("{} models", dims.len());
     tally.finish("sums of model_dims.json");
+}
+
+fn targets(text: &str) -> LoraTargets {
+    match text {
+        "all-linear" => LoraTargets::AllLinear,
+        names => LoraTargets::Modules(names.split('+').map(str::to_owned).collect()),
+    }
+}
+
+#[test]
+fn every_adapter_of_the_traced_runs_is_exact() {
+    let Some(path) = shared("truth/oracle-grid.csv") else { return };
+    let configs: BTreeMap<String, Config> = own_table().into_iter().map(|(m, c, _)| (m, c)).collect();
+    let mut tally = Tally::default();
+    for row in csv(&path) {
+        let file = path.with_file_name("model-configs").join(&row["model"]).join("config.json");
+        let config = match std::fs::read_to_string(file) {
+            Ok(text) => serde_json::from_str(&text).expect("JSON"),
+            Err(_) => configs[&row["model"]].clone(),
+        };
+        let i = inventory(&config);
+        let id = &row["id"];
+        let rank: u64 = row["lora_r"].parse().unwrap_or(0);
+        let expected = row["trainable_params"].parse::<u64>().unwrap_or(0);
+        let trained = if rank == 0 {
+            i.total()
+        } else {
+            lora::adapters(&i, rank, &targets(&row["lora_targets"]), false, &[]).trainable()
+        };
+        tally.check(|| format!("{id} {} r={rank}", row["model"]), trained, expected);
+    }
+    tally.finish("trainable parameters of oracle-grid.csv");
 }

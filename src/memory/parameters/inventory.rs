@@ -53,6 +53,8 @@ pub enum Role {
     Head,
     /// A state-space mixer (Mamba).
     Mixer,
+    /// A low-rank adapter's part.
+    Adapter,
     /// Anything else.
     Other,
 }
@@ -154,6 +156,7 @@ pub struct LayerKind {
 /// Every parameter tensor of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inventory {
+    family: Family,
     tensors: Vec<Tensor>,
     extra: u64,
 }
@@ -198,7 +201,17 @@ impl Inventory {
         if all > ABSURD {
             return Err("the model's dimensions give more than 9·10^15 parameters".into());
         }
-        Ok(Inventory { tensors, extra: architecture.extra_parameters })
+        Ok(Inventory { family: architecture.family, tensors, extra: architecture.extra_parameters })
+    }
+
+    /// Other tensors of the same model: the trained ones of adapter training.
+    pub(super) fn with_tensors(&self, tensors: Vec<Tensor>) -> Inventory {
+        Inventory { family: self.family, tensors, extra: 0 }
+    }
+
+    /// The modelling code.
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     /// The list, in the order of the forward pass.
@@ -212,7 +225,7 @@ impl Inventory {
     }
 
     fn sum(&self, which: impl Fn(&Tensor) -> bool) -> u64 {
-        self.own().filter(|t| which(t)).map(Tensor::parameters).sum()
+        self.own().filter(|t| which(t)).map(Tensor::parameters).fold(0, u64::saturating_add)
     }
 
     /// All parameters, tied ones once, with those of a vision part.
