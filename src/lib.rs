@@ -18,6 +18,7 @@
 pub mod catalog;
 pub mod change;
 pub mod check;
+pub mod cli;
 pub mod discover;
 pub mod document;
 pub mod finding;

@@ -13,7 +13,7 @@ use crate::settings::Level;
 ///
 /// # Errors
 /// What the tool could not do.
-pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
+pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     if args.paths.is_empty() {
         return Err(Failure::Message(
             "no paths given; try `llmlint configs`, or `llmlint --help` for the commands".into(),
@@ -22,7 +22,8 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let options = &args.options;
     let Prepared { files, context } = common::prepare(&args.paths, &options.budget, Some(options))?;
     let mut report = check_files(&files, &context).map_err(|unreadable| {
-        let lines: Vec<String> = unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
+        let lines: Vec<String> =
+            unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
         Failure::Message(lines.join("\n"))
     })?;
     if args.paths.iter().any(|path| path == "-") {
@@ -47,8 +48,9 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
 fn check_stdin(name: &str, context: &crate::check::Context, report: &mut Report) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(limits::FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    let syntax = Syntax::of_path(name)
-        .ok_or_else(|| Failure::Message(format!("--stdin-filename `{name}` must end in .yaml, .toml or .json")))?;
+    let syntax = Syntax::of_path(name).ok_or_else(|| {
+        Failure::Message(format!("--stdin-filename `{name}` must end in .yaml, .toml or .json"))
+    })?;
     match check_bytes(name, bytes, syntax, true, context) {
         Some(file) => report.files.push(file),
         None => report.not_recognised.push(name.to_owned()),

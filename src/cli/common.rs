@@ -14,7 +14,7 @@ use crate::settings::{BudgetTable, Loaded, SettingsTree, rule_exists};
 
 /// Why a command ended early.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// What to tell the user; exit code 2.
     Message(String),
     /// Nobody reads our output any more; not our failure.
@@ -32,7 +32,7 @@ impl From<io::Error> for Failure {
 
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On a terminal, unless the environment says otherwise.
     #[default]
     Auto,
@@ -44,7 +44,7 @@ pub enum Color {
 
 /// Options that `check`, `explain`, `fit` and `diff` share.
 #[derive(Clone, Debug, Default, Args)]
-pub struct BudgetOptions {
+pub(crate) struct BudgetOptions {
     /// GPU or cloud instance the runs must fit, such as H100-80GB (see `llmlint gpus`)
     #[arg(long, value_name = "NAME", env = "LLMLINT_GPU", help_heading = "Budget")]
     pub gpu: Option<String>,
@@ -67,7 +67,7 @@ pub struct BudgetOptions {
 
 /// Options for output.
 #[derive(Clone, Debug, Default, Args)]
-pub struct OutputOptions {
+pub(crate) struct OutputOptions {
     /// When to use colour
     #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
     pub color: Color,
@@ -84,9 +84,8 @@ pub struct OutputOptions {
 
 /// Options of `check`.
 #[derive(Clone, Debug, Default, Args)]
-pub struct CheckOptions {
+pub(crate) struct CheckOptions {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print a doc comment of a flattened group")]
     pub budget: BudgetOptions,
     /// Report only these rules
     #[arg(long, value_name = "RULE", value_delimiter = ',', help_heading = "Rules")]
@@ -113,13 +112,12 @@ pub struct CheckOptions {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output_file: Vec<PathBuf>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print a doc comment of a flattened group")]
     pub output: OutputOptions,
 }
 
 /// `--fail-on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum FailOn {
+pub(crate) enum FailOn {
     /// Errors only.
     Error,
     /// Warnings and errors.
@@ -132,7 +130,7 @@ pub enum FailOn {
 
 impl FailOn {
     /// Does a finding of this severity fail the run?
-    pub fn fails(self, worst: Option<Severity>) -> bool {
+    pub(crate) fn fails(self, worst: Option<Severity>) -> bool {
         let threshold = match self {
             FailOn::Error => Severity::Error,
             FailOn::Warning => Severity::Warning,
@@ -144,7 +142,7 @@ impl FailOn {
 }
 
 /// What the files themselves need: found files and everything to check them with.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The files.
     pub files: Vec<Found>,
     /// The rest.
@@ -155,8 +153,13 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Settings, names or paths that cannot be used.
-pub fn prepare(paths: &[String], budget: &BudgetOptions, options: Option<&CheckOptions>) -> Result<Prepared, Failure> {
-    let working_directory = std::env::current_dir().map_err(|e| Failure::Message(format!("no working directory: {e}")))?;
+pub(crate) fn prepare(
+    paths: &[String],
+    budget: &BudgetOptions,
+    options: Option<&CheckOptions>,
+) -> Result<Prepared, Failure> {
+    let working_directory =
+        std::env::current_dir().map_err(|e| Failure::Message(format!("no working directory: {e}")))?;
     let mut settings = SettingsTree::default();
     if budget.isolated {
         settings.explicit = Some(Loaded::default());
@@ -191,7 +194,10 @@ pub fn prepare(paths: &[String], budget: &BudgetOptions, options: Option<&CheckO
         settings.prepare(path.parent().unwrap_or(&path)).map_err(failed)?;
     }
     let lookup = Lookup { cache: hub_cache(), ..Lookup::default() };
-    Ok(Prepared { files, context: Context { working_directory, settings, command_line, lookup, select, ignore } })
+    Ok(Prepared {
+        files,
+        context: Context { working_directory, settings, command_line, lookup, select, ignore },
+    })
 }
 
 /// The Hugging Face cache, by the variables its own library reads.
@@ -206,7 +212,7 @@ fn hub_cache() -> Option<PathBuf> {
 
 /// How to print to a stream, from flags and the environment.
 /// Precedence: flag, NO_COLOR, FORCE_COLOR and CLICOLOR_FORCE, terminal.
-pub fn style(output: &OutputOptions, to_terminal: bool) -> report::Options {
+pub(crate) fn style(output: &OutputOptions, to_terminal: bool) -> report::Options<'static> {
     let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty() && v != "0");
     let color = match output.color {
         Color::Always => true,
@@ -233,7 +239,7 @@ fn terminal_width() -> Option<usize> {
 ///
 /// # Errors
 /// A file or stdout cannot be written.
-pub fn write_report(report: &Report, options: &CheckOptions) -> Result<(), Failure> {
+pub(crate) fn write_report(report: &Report, options: &CheckOptions) -> Result<(), Failure> {
     let formats = if options.format.is_empty() { vec![Format::Pretty] } else { options.format.clone() };
     if options.output_file.len() > formats.len() {
         return Err(Failure::Message("each --output-file needs a --format of its own".into()));
@@ -257,5 +263,6 @@ pub fn write_report(report: &Report, options: &CheckOptions) -> Result<(), Failu
 }
 
 fn write_file(path: &Path, text: &[u8]) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|e| Failure::Message(format!("cannot write `{}`: {e}", path.display())))
+    std::fs::write(path, text)
+        .map_err(|e| Failure::Message(format!("cannot write `{}`: {e}", path.display())))
 }

@@ -11,7 +11,7 @@ use crate::report;
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     /// Config files
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<String>,
@@ -22,16 +22,14 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub ranks: bool,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print a doc comment of a flattened group")]
     pub budget: BudgetOptions,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print a doc comment of a flattened group")]
     pub output: OutputOptions,
 }
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ExplainFormat {
+pub(crate) enum ExplainFormat {
     /// For people.
     Text,
     /// For programs.
@@ -42,21 +40,21 @@ pub enum ExplainFormat {
 ///
 /// # Errors
 /// What the tool could not do.
-pub fn run(args: &ExplainArgs) -> Result<u8, Failure> {
+pub(crate) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     let Prepared { files, context } = common::prepare(&args.files, &args.budget, None)?;
     let report = check_files(&files, &context).map_err(|unreadable| {
-        let lines: Vec<String> = unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
+        let lines: Vec<String> =
+            unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
         Failure::Message(lines.join("\n"))
     })?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.format {
         ExplainFormat::Json => {
-            serde_json::to_writer_pretty(&mut out, &report::json::explain(&report)).map_err(io::Error::from)?;
-            writeln!(out)?;
+            report::json::write_value(&report::json::explain(&report), &mut out)?;
         }
         ExplainFormat::Text => {
             let style = common::style(&args.output, io::stdout().is_terminal());
-            report::explain::write(&report, &style, args.ranks, &mut out)?;
+            report::write(report::Format::Pretty, &report, &style, &mut out)?;
         }
     }
     out.flush()?;

@@ -13,7 +13,7 @@ use crate::settings::FILE_NAME;
 
 /// Arguments of `init`.
 #[derive(Debug, Args)]
-pub struct InitArgs {
+pub(crate) struct InitArgs {
     /// Print to stdout instead of writing llmlint.toml
     #[arg(long)]
     pub stdout: bool,
@@ -29,8 +29,9 @@ pub struct InitArgs {
 ///
 /// # Errors
 /// There is an `llmlint.toml` already, or it cannot be written.
-pub fn run(args: &InitArgs) -> Result<u8, Failure> {
-    let budget = BudgetOptions { gpu: args.gpu.clone(), gpus: args.gpus, isolated: true, ..BudgetOptions::default() };
+pub(crate) fn run(args: &InitArgs) -> Result<u8, Failure> {
+    let budget =
+        BudgetOptions { gpu: args.gpu.clone(), gpus: args.gpus, isolated: true, ..BudgetOptions::default() };
     let Prepared { files, context } = common::prepare(&[".".into()], &budget, None)?;
     let report = check_files(&files, &context).unwrap_or_default();
     let mut by_framework: BTreeMap<&str, usize> = BTreeMap::new();
@@ -41,7 +42,9 @@ pub fn run(args: &InitArgs) -> Result<u8, Failure> {
     for (framework, count) in &by_framework {
         let _ = writeln!(text, "# found: {count} × {framework}");
     }
-    text.push_str("\n# What the runs may use. A name from `llmlint gpus`, or `memory = \"79GiB\"`.\n[budget]\n");
+    text.push_str(
+        "\n# What the runs may use. A name from `llmlint gpus`, or `memory = \"79GiB\"`.\n[budget]\n",
+    );
     match &args.gpu {
         Some(gpu) => {
             let _ = writeln!(text, "gpu = {}", toml::Value::from(gpu.as_str()));
@@ -54,8 +57,12 @@ pub fn run(args: &InitArgs) -> Result<u8, Failure> {
         }
         None => text.push_str("# gpus = 8\n"),
     }
-    text.push_str("\n# Versions in use, where they are not the newest: defaults differ between them.\n[frameworks]\n");
-    for framework in by_framework.keys().filter(|name| crate::framework::by_name(name).is_some_and(|f| f.supported())) {
+    text.push_str(
+        "\n# Versions in use, where they are not the newest: defaults differ between them.\n[frameworks]\n",
+    );
+    for framework in
+        by_framework.keys().filter(|name| crate::framework::by_name(name).is_some_and(|f| f.supported()))
+    {
         let _ = writeln!(text, "# {framework} = \"…\"");
     }
     text.push_str(

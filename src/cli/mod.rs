@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-pub use common::{CheckOptions, Failure};
+use common::{CheckOptions, Failure};
 
 /// Exit code: nothing at or above `--fail-on`.
 pub const OK: u8 = 0;
@@ -28,7 +28,7 @@ pub const FAILURE: u8 = 2;
 /// finds mistakes, computes the GPU memory the run will need, and says when it will not fit.
 #[derive(Debug, Parser)]
 #[command(name = "llmlint", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do; without a command, `check`.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -39,7 +39,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Check configs: mistakes, and whether runs fit (the default)
     Check(CheckArgs),
     /// Show how a run's memory adds up, line by line
@@ -58,12 +58,11 @@ pub enum Command {
 
 /// Arguments of `check`.
 #[derive(Debug, Default, Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Files, directories, or quoted patterns such as 'configs/**/*.yaml'; `-` reads stdin
     #[arg(value_name = "PATH")]
     pub paths: Vec<String>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would print a doc comment of a flattened group")]
     pub options: CheckOptions,
 }
 

@@ -12,7 +12,7 @@ use crate::{framework::native, rules};
 
 /// Arguments of `schema`.
 #[derive(Debug, Args)]
-pub struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// A framework, `llmlint` for the native format, or `llmlint.toml`; absent: lists them
     #[arg(value_name = "FRAMEWORK")]
     pub framework: Option<String>,
@@ -20,7 +20,7 @@ pub struct SchemaArgs {
 
 /// Arguments of `rules`.
 #[derive(Debug, Args)]
-pub struct RulesArgs {
+pub(crate) struct RulesArgs {
     /// A rule's name; absent: lists them
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
@@ -31,7 +31,7 @@ pub struct RulesArgs {
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
 }
@@ -40,7 +40,7 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// There is no such framework.
-pub fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
+pub(crate) fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
     let named: Vec<&str> = framework::ALL.iter().filter(|f| f.supported()).map(|f| f.name()).collect();
     let Some(name) = &args.framework else {
@@ -77,12 +77,15 @@ pub fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// There is no such rule.
-pub fn rules(args: &RulesArgs) -> Result<u8, Failure> {
+pub(crate) fn rules(args: &RulesArgs) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
     if let Some(name) = &args.name {
         crate::settings::rule_exists(name).map_err(Failure::Message)?;
     }
-    let chosen = rules::ALL.iter().map(|r| r.info()).filter(|r| args.name.as_deref().is_none_or(|name| name == r.name));
+    let chosen = rules::ALL
+        .iter()
+        .map(|r| r.info())
+        .filter(|r| args.name.as_deref().is_none_or(|name| name == r.name));
     if args.json {
         let list: Vec<_> = chosen
             .map(|r| serde_json::json!({ "name": r.name, "severity": r.severity, "summary": r.summary, "page": r.page }))
@@ -108,7 +111,7 @@ pub fn rules(args: &RulesArgs) -> Result<u8, Failure> {
 ///
 /// # Errors
 /// Stdout cannot be written.
-pub fn completions(args: &CompletionsArgs, command: &mut clap::Command) -> Result<u8, Failure> {
+pub(crate) fn completions(args: &CompletionsArgs, command: &mut clap::Command) -> Result<u8, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, command, "llmlint", &mut text);
     io::stdout().lock().write_all(&text)?;
@@ -119,7 +122,7 @@ pub fn completions(args: &CompletionsArgs, command: &mut clap::Command) -> Resul
 ///
 /// # Errors
 /// Stdout cannot be written.
-pub fn man(command: clap::Command) -> Result<u8, Failure> {
+pub(crate) fn man(command: clap::Command) -> Result<u8, Failure> {
     clap_mangen::Man::new(command).render(&mut io::stdout().lock())?;
     Ok(OK)
 }

@@ -158,6 +158,18 @@ fn elements(value: Value<'_>) -> Option<u64> {
     value.as_float().filter(|n| *n >= 0.0).map(|n| n as u64)
 }
 
+/// The `config.json` name of a key of `model:`; the single letters are the seed guide's.
+fn config_key(key: &str) -> &str {
+    match key {
+        "architecture" => "model_type",
+        "V" => "vocab_size",
+        "N" => "num_hidden_layers",
+        "h" => "num_attention_heads",
+        "L" => "max_position_embeddings",
+        other => other,
+    }
+}
+
 /// The model: an id or path, a config.json, or dimensions (which replace those of an id).
 fn model(cx: &mut Lowering<'_>) -> Option<Setting<ModelRef>> {
     let table = cx.root.get("model")?;
@@ -167,7 +179,7 @@ fn model(cx: &mut Lowering<'_>) -> Option<Setting<ModelRef>> {
     let mut dimensions = serde_json::Map::new();
     for field in table.fields() {
         if !matches!(field.key, "id" | "config") {
-            let key = if field.key == "architecture" { "model_type" } else { field.key };
+            let key = config_key(field.key);
             dimensions.insert(key.to_owned(), field.value.to_json()?);
         }
     }
