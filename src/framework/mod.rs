@@ -2,6 +2,7 @@
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
 pub mod baseline;
+pub mod gpt_neox;
 pub mod litgpt;
 pub mod lowering;
 pub mod names;
@@ -115,7 +116,7 @@ pub trait Framework: Sync {
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
 pub const ALL: &[&dyn Framework] =
-    &[&native::Native, &torchtitan::Torchtitan, &torchtune::Torchtune, &litgpt::Litgpt];
+    &[&native::Native, &torchtune::Torchtune, &torchtitan::Torchtitan, &gpt_neox::GptNeox, &litgpt::Litgpt];
 
 /// Finds out whose file this is.
 pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {
