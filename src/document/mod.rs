@@ -8,6 +8,7 @@
 pub mod json;
 pub mod pointer;
 pub mod pyyaml;
+pub mod set;
 pub mod toml;
 mod value;
 pub mod yaml;

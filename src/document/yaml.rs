@@ -158,7 +158,12 @@ impl Builder<'_> {
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, anchor: usize, tag: Option<&Tag>, span: &EventSpan) {
-        let (start, end) = self.offset(span);
+        let (mut start, mut end) = self.offset(span);
+        // The parser puts an absent value before the colon; people write it after.
+        if start == end && self.text.get(start..).is_some_and(|rest| rest.starts_with(':')) {
+            start += 1;
+            end = start;
+        }
         let style = match style {
             ScalarStyle::Plain => Style::Plain,
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,

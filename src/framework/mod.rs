@@ -13,7 +13,6 @@ pub mod torchtune;
 
 use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
-use crate::finding::Edit;
 use crate::run::TrainingRun;
 use crate::settings::BudgetTable;
 use crate::source::Span;
@@ -102,10 +101,10 @@ pub trait Framework: Sync {
         None
     }
 
-    /// The edits of the checked file that carry out a change in this framework's own keys; see
-    /// [`Lowering`] for what `root` is. `None`: the change cannot be said in this file.
-    fn edits(&self, change: Change, root: Value<'_>, run: &TrainingRun) -> Option<Vec<Edit>> {
-        let _ = (change, root, run);
+    /// The keys (dotted) and values that carry out a change in this framework's own words.
+    /// `None`: the change cannot be said in this framework's files.
+    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
+        let _ = (change, run);
         None
     }
 

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss,
@@ -66,6 +67,33 @@ impl Framework for Native {
         let span =
             table.get("gpu").or_else(|| table.get("memory")).map_or_else(|| table.key_span(), |v| v.span());
         Some((budget, span))
+    }
+
+    fn assignments(&self, change: Change, _run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
+        let one = |key: &str, value: serde_json::Value| Some(vec![(key.to_owned(), value)]);
+        match change {
+            Change::MicroBatch { size, accumulation } => Some(vec![
+                ("training.micro_batch_size".into(), size.into()),
+                ("training.gradient_accumulation_steps".into(), accumulation.into()),
+            ]),
+            Change::Checkpoint => one("training.activation_checkpointing", "full".into()),
+            Change::FuseLoss => one("training.loss", "fused".into()),
+            Change::Liger => Some(vec![
+                ("training.kernels".into(), "liger".into()),
+                ("training.loss".into(), "fused".into()),
+            ]),
+            Change::Optimizer8bit => one("training.optimizer", "adamw-8bit".into()),
+            Change::PagedOptimizer8bit => one("training.optimizer", "paged-adamw-8bit".into()),
+            Change::Shard(stage) => one("parallelism.data_parallel", serde_json::to_value(stage).ok()?),
+            Change::OffloadOptimizer => one("parallelism.offload.optimizer", "cpu".into()),
+            Change::Lora => one("training.method", "lora".into()),
+            Change::Qlora => Some(vec![
+                ("training.method".into(), "qlora".into()),
+                ("training.quantization".into(), "nf4-double".into()),
+            ]),
+            Change::SequenceLength(length) => one("training.sequence_length", length.into()),
+            Change::Gpus(gpus) => one("parallelism.gpus", gpus.into()),
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
