@@ -1,0 +1,103 @@
+//! Every file of the corpus, recognised: a confusion table over all frameworks, and how often
+//! each may be missed. Reads `../shared/corpus` (or `$LLMLINT_SHARED/corpus`) and skips aloud
+//! where there is none.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is the point")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use llmlint::document::{Document, Syntax};
+use llmlint::framework::{self, Kind};
+use llmlint::source::Source;
+
+/// The manifest's name of a framework, ours, and the share of its files that must be recognised.
+const LEVELS: &[(&str, &str, f64)] =
+    &[("torchtitan", "torchtitan", 0.995), ("torchtune", "torchtune", 0.995), ("litgpt", "litgpt", 0.995)];
+
+struct Row {
+    kind: String,
+    framework: String,
+    path: String,
+    note: String,
+}
+
+fn corpus() -> Option<PathBuf> {
+    let shared = std::env::var_os("LLMLINT_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let corpus = shared.join("corpus");
+    corpus.join("manifest.tsv").is_file().then_some(corpus)
+}
+
+fn rows(corpus: &Path) -> Vec<Row> {
+    let manifest = std::fs::read_to_string(corpus.join("manifest.tsv")).unwrap_or_default();
+    manifest
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut cells = line.split('\t').map(str::to_owned);
+            let (kind, framework, path) = (cells.next()?, cells.next()?, cells.next()?);
+            Some(Row { kind, framework, path, note: cells.nth(3).unwrap_or_default() })
+        })
+        .collect()
+}
+
+fn answer(file: &Path) -> (String, Option<Kind>) {
+    let shown = file.to_string_lossy();
+    let Some(syntax) = Syntax::of_path(&shown) else { return ("not read".into(), None) };
+    let Ok(text) = std::fs::read_to_string(file) else { return ("not read".into(), None) };
+    let document = Document::parse(&Source::new(shown.as_ref(), text), syntax);
+    match framework::recognise(&document) {
+        Some((framework, kind)) => (framework.name().to_owned(), Some(kind)),
+        None if document.is_broken() => ("broken".into(), None),
+        None => ("none".into(), None),
+    }
+}
+
+#[test]
+fn files_are_recognised_as_what_they_are() {
+    let Some(corpus) = corpus() else {
+        eprintln!("SKIPPED: no corpus at ../shared/corpus");
+        return;
+    };
+    let verbose = std::env::var_os("CORPUS_VERBOSE").is_some();
+    let mut table: BTreeMap<(String, String), BTreeMap<String, usize>> = BTreeMap::new();
+    let mut runs_among_others = Vec::new();
+    for row in rows(&corpus) {
+        let (name, kind) = answer(&corpus.join(&row.path));
+        let cell = match kind {
+            None | Some(Kind::Run) => name.clone(),
+            Some(Kind::Fragment) => format!("{name} (fragment)"),
+            Some(Kind::Other) => format!("{name} (no training)"),
+        };
+        if row.kind == "other" && kind == Some(Kind::Run) {
+            runs_among_others.push(format!("{} as {name}", row.path));
+        }
+        let wanted = LEVELS.iter().find(|(theirs, ..)| *theirs == row.framework).map(|(_, ours, _)| *ours);
+        if verbose && row.kind == "config" && wanted != Some(name.as_str()) {
+            println!("{} {} -> {cell} [{}]", row.framework, row.path, row.note);
+        }
+        *table.entry((row.kind, row.framework)).or_default().entry(cell).or_default() += 1;
+    }
+    for ((kind, framework), cells) in &table {
+        let cells: Vec<String> = cells.iter().map(|(cell, n)| format!("{cell} {n}")).collect();
+        println!("{kind:6} {framework:18} {}", cells.join(", "));
+    }
+    for path in &runs_among_others {
+        println!("taken for a run: {path}");
+    }
+    let mut missed = Vec::new();
+    for (theirs, ours, level) in LEVELS {
+        let Some(cells) = table.get(&("config".to_owned(), (*theirs).to_owned())) else { continue };
+        let all: usize = cells.values().sum();
+        let right: usize =
+            cells.iter().filter(|(cell, _)| cell.split(" (").next() == Some(*ours)).map(|(_, n)| n).sum();
+        let share = right as f64 / all as f64;
+        println!("{theirs:18} {right}/{all} {:.2} %", 100.0 * share);
+        if share < *level {
+            missed.push(format!("{theirs}: {right} of {all}"));
+        }
+    }
+    assert!(missed.is_empty(), "below the recorded level: {missed:?}");
+    assert!(runs_among_others.len() <= 10, "{} other files are taken for runs", runs_among_others.len());
+}
