@@ -204,3 +204,63 @@ fn every_adapter_of_the_traced_runs_is_exact() {
     }
     tally.finish("trainable parameters of oracle-grid.csv");
 }
+
+/// `data/small-models.jsonl`: small models with random dimensions and flags in every family, built
+/// by transformers 5.23 and adapted by PEFT 0.21; what they counted.
+#[test]
+fn random_dimensions_and_flags_are_exact_in_every_family() {
+    let path = std::env::var_os("LLMLINT_SMALL_MODELS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/small-models.jsonl"),
+        PathBuf::from,
+    );
+    let text = std::fs::read_to_string(path).expect("the table is part of the project");
+    let mut tally = Tally::default();
+    let mut adapted = 0;
+    for line in text.lines() {
+        let row: Value = serde_json::from_str(line).expect("a JSON object a line");
+        for form in ["config", "class_config"] {
+            let Some(config) = row[form].as_object() else { continue };
+            let a = match Architecture::from_config(config) {
+                Ok(a) => a,
+                Err(why) => {
+                    tally.check(|| format!("{} {form} {config:?}", row["model_type"]), why, String::new());
+                    continue;
+                }
+            };
+            let i = Inventory::of(&a).expect("consistent");
+            for (field, got) in [
+                ("P", i.total()),
+                ("P_layers", i.in_layers()),
+                ("P_layer", i.largest_layer()),
+                ("P_layer_mm", i.layer_linear_parameters()),
+                ("P_emb", i.embedding()),
+                ("P_head", i.head()),
+                ("n_tensors", i.tensor_count()),
+                ("biggest", i.largest_tensor()),
+                ("P_1d", i.in_vectors()),
+                ("P_small", i.parameters_in_tensors_smaller_than(4096)),
+                ("adafactor", i.adafactor_rows_and_columns()),
+            ] {
+                let Some(expected) = row[field].as_u64() else { continue };
+                tally.check(|| format!("{field} of {form} {config:?}"), got, expected);
+            }
+            for trial in row["lora"].as_array().into_iter().flatten() {
+                let Some(expected) = trial["trainable"].as_u64() else { continue };
+                let words = |value: &Value| -> Vec<String> {
+                    value.as_array().into_iter().flatten().filter_map(|v| Some(v.as_str()?.into())).collect()
+                };
+                let targets = match trial["targets"].as_str() {
+                    Some(_) => LoraTargets::AllLinear,
+                    None => LoraTargets::Modules(words(&trial["targets"])),
+                };
+                let rank = trial["r"].as_u64().unwrap_or(0);
+                let dora = trial["dora"] == true;
+                let adapters = lora::adapters(&i, rank, &targets, dora, &words(&trial["save"]));
+                adapted += 1;
+                tally.check(|| format!("{trial} of {config:?}"), adapters.trainable(), expected);
+            }
+        }
+    }
+    println!("{} models, {adapted} adaptations", text.lines().count());
+    tally.finish("small models");
+}

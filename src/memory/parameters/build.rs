@@ -105,11 +105,16 @@ impl<'a> Build<'a> {
         let (output, tied) = (self.a.vocab_size, self.a.tied_embeddings);
         let linear = Linear { input, output, kind: LinearKind::Linear };
         self.push(&format!("{name}.weight"), &[output, input], Role::Head, Some(linear), 1);
-        if let Some(weight) = self.tensors.last_mut() {
-            weight.tied = tied;
-        }
+        self.last_is_tied(tied);
         if bias {
             self.push(&format!("{name}.bias"), &[output], Role::Head, None, 1);
+        }
+    }
+
+    /// The tensor added last is another one's second name, or not.
+    pub(super) fn last_is_tied(&mut self, tied: bool) {
+        if let Some(tensor) = self.tensors.last_mut() {
+            tensor.tied = tied;
         }
     }
 }

@@ -30,12 +30,22 @@ fn bert_embeddings(b: &mut Build<'_>, prefix: &str, width: u64) {
     b.norm("LayerNorm", width, true);
 }
 
-/// The head's matrix, tied or not, and its bias. The module holds the bias itself, and its
-/// `decoder` has it under a second name, unless nothing is tied.
+/// The head's matrix, tied or not, and its bias, which the module holds itself and which its
+/// `decoder` has under a second name unless nothing is tied.
 fn decoder_head(b: &mut Build<'_>, input: u64) {
     let (vocab, tied) = (b.a.vocab_size, b.a.tied_embeddings);
     b.parameter("bias", &[vocab], Role::Head);
-    b.head("decoder", input, !tied);
+    b.head("decoder", input, true);
+    b.last_is_tied(tied);
+}
+
+/// A stack's own name for the embedding that both stacks share.
+fn shared_embedding(b: &mut Build<'_>, stack: &str, tied: bool) {
+    let (vocab, d) = (b.a.vocab_size, b.a.hidden_size);
+    b.at(Place::Embedding, &format!("{stack}."));
+    let role = if tied { Role::InputEmbedding } else { Role::Other };
+    b.parameter("embed_tokens.weight", &[vocab, d], role);
+    b.last_is_tied(tied);
 }
 
 fn bert(b: &mut Build<'_>) {
@@ -145,6 +155,7 @@ fn t5(b: &mut Build<'_>) -> Result<(), String> {
     for encoder in [true, false] {
         let (stack, layers) = if encoder { ("encoder", a.encoder_layers) } else { ("decoder", a.layers) };
         let blocks = format!("{stack}.block");
+        shared_embedding(b, stack, true);
         let enter = |b: &mut Build<'_>, count: u64| {
             if encoder { b.encoder_layers(&blocks, 0, count) } else { b.layers(&blocks, 0, count) }
         };
@@ -201,7 +212,7 @@ fn bart(b: &mut Build<'_>) -> Result<(), String> {
     b.embedding("shared", a.vocab_size, d);
     for encoder in [true, false] {
         let stack = if encoder { "model.encoder" } else { "model.decoder" };
-        b.at(Place::Embedding, &format!("{stack}."));
+        shared_embedding(b, stack, a.tied_embeddings);
         // Two rows more than positions: the offset of the original's padding.
         b.positions("embed_positions", a.max_positions + 2, d);
         b.norm("layernorm_embedding", d, true);

@@ -31,7 +31,7 @@ pub(super) fn mlp(b: &mut Build<'_>) -> Result<(), String> {
             gated(b, "mlp.shared_expert", d, shared, false);
             b.linear("mlp.shared_expert_gate", d, 1, false, Role::Router);
         } else {
-            gated(b, "mlp.shared_experts", d, shared, false);
+            gated(b, "mlp.shared_experts", d, shared, a.mlp_bias);
         }
     }
     Ok(())

@@ -74,19 +74,21 @@ fn ends_with_part(name: &str, part: &str) -> bool {
     name == part || name.strip_suffix(part).is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// The modules around a tensor, its own first: `model.layers.*.mlp.up_proj`, `model.layers.*.mlp`, …
+fn modules_around(tensor: &Tensor) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(tensor.module()), |module| Some(module.rsplit_once('.')?.0))
+}
+
 /// True when `saved` names a module that holds the tensor. PEFT compares ends of names without
 /// regard to dots: `norm` is also `input_layernorm`.
 fn is_saved(tensor: &Tensor, saved: &str) -> bool {
-    let mut module = tensor.module();
-    loop {
-        if module.ends_with(saved) {
-            return true;
-        }
-        match module.rsplit_once('.') {
-            Some((outer, _)) => module = outer,
-            None => return false,
-        }
-    }
+    modules_around(tensor).any(|module| module.ends_with(saved))
+}
+
+/// True when a module gets no adapter because `saved` names it or one around it; here whole parts
+/// of the name count.
+fn is_left_to_saving(tensor: &Tensor, saved: &str) -> bool {
+    modules_around(tensor).any(|module| ends_with_part(module, saved))
 }
 
 struct Collector {
@@ -176,7 +178,7 @@ pub fn adapters(
         ));
     }
 
-    let saved = |tensor: &Tensor| modules_to_save.iter().any(|name| is_saved(tensor, name));
+    let saved = |tensor: &Tensor| modules_to_save.iter().any(|name| is_left_to_saving(tensor, name));
     let mut hit: Vec<&str> = Vec::new();
     for tensor in inventory.tensors() {
         if saved(tensor) {
