@@ -1,6 +1,7 @@
 //! Who reads a file: how each framework is recognised, and how its keys become a
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
+pub mod axolotl;
 pub mod baseline;
 pub mod gpt_neox;
 pub mod litgpt;
@@ -114,8 +115,14 @@ pub trait Framework: Sync {
 }
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
-pub const ALL: &[&dyn Framework] =
-    &[&native::Native, &torchtune::Torchtune, &torchtitan::Torchtitan, &gpt_neox::GptNeox, &litgpt::Litgpt];
+pub const ALL: &[&dyn Framework] = &[
+    &native::Native,
+    &torchtune::Torchtune,
+    &torchtitan::Torchtitan,
+    &gpt_neox::GptNeox,
+    &litgpt::Litgpt,
+    &axolotl::Axolotl,
+];
 
 /// Finds out whose file this is.
 pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {

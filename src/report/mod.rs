@@ -109,8 +109,6 @@ pub struct Summary {
     pub exceeds: usize,
     /// [`Verdict::Unknown`]: no estimate, or no budget.
     pub unknown: usize,
-    /// Of `unknown`: those with an estimate, but nothing to compare it with.
-    pub no_budget: usize,
     /// Files that are recognised and describe no run of their own.
     pub other_files: usize,
     /// Findings by severity.
@@ -141,10 +139,7 @@ impl Summary {
                     Verdict::Fits => summary.fits += 1,
                     Verdict::Tight => summary.tight += 1,
                     Verdict::Exceeds => summary.exceeds += 1,
-                    Verdict::Unknown => {
-                        summary.unknown += 1;
-                        summary.no_budget += usize::from(file.estimate.is_some());
-                    }
+                    Verdict::Unknown => summary.unknown += 1,
                 }
             } else {
                 summary.other_files += 1;
@@ -193,16 +188,11 @@ struct Place<'a> {
 fn place(file: &FileReport, location: Location) -> Place<'_> {
     let first = Position { line: 1, column: 1 };
     match source(file, location) {
-        Some(source) => {
-            // A span that takes a line break along ends on its own line.
-            let text = source.slice(location.span);
-            let end = location.span.end - (text.len() - text.trim_end_matches(['\n', '\r']).len()) as u32;
-            Place {
-                path: &source.path,
-                start: source.position(location.span.start),
-                end: source.position(end),
-            }
-        }
+        Some(source) => Place {
+            path: &source.path,
+            start: source.position(location.span.start),
+            end: source.position(location.span.end),
+        },
         None => Place { path: &file.path, start: first, end: first },
     }
 }
