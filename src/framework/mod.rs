@@ -5,6 +5,7 @@ pub mod axolotl;
 pub mod baseline;
 pub mod gpt_neox;
 pub mod litgpt;
+pub mod llm_foundry;
 pub mod lowering;
 pub mod names;
 pub mod native;
