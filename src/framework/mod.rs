@@ -12,6 +12,7 @@ pub mod native;
 pub mod schema;
 pub mod torchtitan;
 pub mod torchtune;
+pub mod unsupported;
 
 use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
@@ -116,13 +117,39 @@ pub trait Framework: Sync {
 }
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
+///
+/// The order is part of the signatures. What names itself comes first (`llmlint`, a
+/// `_component_` of torchtune, verl's `actor_rollout_ref`); what is told by a section with typed
+/// keys of its own next; what shares its keys with others last, each behind the one it would be
+/// mistaken for: OLMo has LLM Foundry's batch keys without a train loader, Megatron-Bridge has
+/// LitGPT's `train.global_batch_size` without a checkpoint, Levanter has NeMo's `trainer`, and
+/// flat files with a model's name go by the company it keeps.
 pub const ALL: &[&dyn Framework] = &[
     &native::Native,
     &torchtune::Torchtune,
+    &unsupported::VERL,
+    &unsupported::EASYR1,
+    &unsupported::H2O,
+    &unsupported::MEGATRON_LM,
+    &unsupported::NEMO_AUTOMODEL,
+    &unsupported::NEMO_RL,
+    &unsupported::NEMO,
+    &unsupported::NANOTRON,
+    &unsupported::PICOTRON,
     &torchtitan::Torchtitan,
+    &unsupported::LINGUA,
+    &llm_foundry::LlmFoundry,
+    &unsupported::OLMO,
     &gpt_neox::GptNeox,
     &litgpt::Litgpt,
+    &unsupported::MEGATRON_BRIDGE,
+    &unsupported::LEVANTER,
+    &unsupported::MAXTEXT,
+    &unsupported::OPEN_LM,
+    &unsupported::PRIME_RL,
+    &unsupported::UNSLOTH,
     &axolotl::Axolotl,
+    &unsupported::MS_SWIFT,
 ];
 
 /// Finds out whose file this is.
