@@ -1,9 +1,15 @@
 //! The estimate of the worst rank: three figures, each with an interval.
 
+use super::data_parallel::Strategy;
+use super::interval::{Figures, interval};
 use super::ledger::{Component, Ledger, Phase};
+use super::overhead;
 use super::parameters::ParameterCount;
+use super::plan::Plan;
+use super::rank::Rank;
+use super::timeline;
 use crate::catalog::Architecture;
-use crate::run::{TrainingRun, Unknown};
+use crate::run::{Checkpointing, Offload, TrainingRun, Unknown};
 use crate::units::Bytes;
 
 /// A range that holds about nine measured runs in ten.
@@ -76,6 +82,61 @@ impl Estimate {
 /// # Errors
 /// What is missing, or what the estimator does not model, with the reason.
 pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estimate, Vec<Unknown>> {
-    let _ = (run, architecture);
-    Err(vec![Unknown { what: "estimate".into(), why: "not supported yet".into(), location: None }])
+    let plan = Plan::new(run, architecture)?;
+    let strategy = Strategy::of(run).map_err(|why| {
+        let location = run.parallelism.data_parallel.origin.location();
+        vec![Unknown { what: "data parallel".into(), why, location }]
+    })?;
+    let gpus = run.parallelism.gpus.as_ref().map_or(1, |g| g.value);
+    let rank = Rank::every(&plan, strategy);
+    let ledger = timeline::ledger(&plan, &rank);
+    let (phase, allocated) = ledger.peak();
+    let reserved = allocated * overhead::reserved_ratio(&plan);
+    let context = overhead::context(gpus);
+    let device = reserved + context;
+    let figures = Figures { plan: &plan, ledger: &ledger, phase, allocated, reserved, device, gpus };
+    let (device_interval, causes) = interval(&figures);
+    let host = host_bytes(&plan, &rank, gpus);
+    Ok(Estimate {
+        allocated,
+        reserved,
+        device,
+        device_interval,
+        causes,
+        phase,
+        ranks: vec![RankTotal { rank: rank.name.clone(), allocated, phase }],
+        rank: rank.name,
+        ledger,
+        host,
+        parameters: plan.count(),
+    })
+}
+
+/// GPUs of one host, where the run does not say: the usual eight.
+const GPUS_PER_HOST: u64 = 8;
+
+/// Host memory for offloaded states of all ranks on a host, and for paged ones.
+fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
+    let ranks = gpus.clamp(1, GPUS_PER_HOST) as f64;
+    let shards = match rank.strategy {
+        Strategy::Single | Strategy::Ddp => 1.0,
+        Strategy::Fsdp { shards, .. } | Strategy::Zero { shards, .. } => shards,
+    };
+    let mut bytes = plan.optimizer.paged;
+    if rank.optimizer_on_host {
+        // fp32 masters, gradients and two moments.
+        bytes += 16.0 * plan.groups.total / shards;
+    }
+    if plan.run.parallelism.offload_parameters.value != Offload::None {
+        bytes += 2.0 * plan.shape.inventory.total() as f64 / shards;
+    }
+    if plan.run.activation_offload.value {
+        let each = if matches!(plan.run.activation_checkpointing.value, Checkpointing::None) {
+            &plan.activations.layer
+        } else {
+            &plan.activations.checkpoint
+        };
+        bytes += plan.trained_layers() * each.value(&plan.shape.symbols);
+    }
+    Bytes::from_f64(bytes * ranks)
 }

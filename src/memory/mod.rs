@@ -1,9 +1,23 @@
 //! A training run to the memory it needs, rank by rank and phase by phase.
 
+mod activations;
+mod adapters;
+mod coefficients;
+mod data_parallel;
 pub mod estimate;
+pub mod expression;
+mod interval;
 pub mod ledger;
+mod lines;
+mod loss;
+mod overhead;
 pub mod parameters;
+mod plan;
+mod rank;
 pub mod rule_of_thumb;
+mod shape;
+mod states;
+mod timeline;
 
 pub use estimate::{Cause, Estimate, Interval, RankTotal, estimate};
 pub use ledger::{Component, Driver, Entry, Ledger, Phase, PhaseSet};

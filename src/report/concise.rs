@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{findings, place};
+use super::{findings, place, words};
 use crate::check::Report;
 use crate::sanitize;
 
@@ -17,7 +17,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             place.start.column,
             finding.severity.as_str(),
             finding.rule,
-            sanitize::text(&finding.message),
+            words::clip(&sanitize::text(&finding.message), words::MESSAGE),
         )?;
     }
     Ok(())

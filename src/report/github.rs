@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::{Options, Summary, findings, forge_path, place};
+use super::{Options, Summary, findings, forge_path, place, words};
 use crate::check::{FileReport, Report};
 use crate::finding::{Finding, Severity};
 use crate::sanitize::{self, github_data, github_property};
@@ -55,15 +55,19 @@ fn annotation(
         write!(out, ",endLine={}", place.end.line)?;
     }
     // The properties never reach the log, so the message repeats the place.
-    let mut message =
-        format!("{path}:{}:{}: {}", place.start.line, place.start.column, sanitize::text(&finding.message));
+    let mut message = format!(
+        "{path}:{}:{}: {}",
+        place.start.line,
+        place.start.column,
+        words::clip(&sanitize::text(&finding.message), words::MESSAGE)
+    );
     for note in &finding.notes {
         message.push('\n');
-        message.push_str(&sanitize::text(note));
+        message.push_str(&words::clip(&sanitize::text(note), words::MESSAGE));
     }
     for help in &finding.help {
         message.push_str("\nhelp: ");
-        message.push_str(&sanitize::text(help));
+        message.push_str(&words::clip(&sanitize::text(help), words::MESSAGE));
     }
     writeln!(out, ",title={}::{}", github_property(finding.rule), github_data(&message))
 }

@@ -35,13 +35,6 @@ pub enum Format {
     Narrated,
 }
 
-impl Format {
-    /// Does the format show each config's change from a base revision?
-    pub fn shows_base(&self) -> bool {
-        !matches!(self, Format::Github | Format::Concise | Format::Narrated)
-    }
-}
-
 /// How to write.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
@@ -109,6 +102,8 @@ pub struct Summary {
     pub exceeds: usize,
     /// [`Verdict::Unknown`]: no estimate, or no budget.
     pub unknown: usize,
+    /// Of `unknown`: those with an estimate, but nothing to compare it with.
+    pub no_budget: usize,
     /// Files that are recognised and describe no run of their own.
     pub other_files: usize,
     /// Findings by severity.
@@ -139,7 +134,10 @@ impl Summary {
                     Verdict::Fits => summary.fits += 1,
                     Verdict::Tight => summary.tight += 1,
                     Verdict::Exceeds => summary.exceeds += 1,
-                    Verdict::Unknown => summary.unknown += 1,
+                    Verdict::Unknown => {
+                        summary.unknown += 1;
+                        summary.no_budget += usize::from(file.estimate.is_some());
+                    }
                 }
             } else {
                 summary.other_files += 1;
@@ -188,11 +186,16 @@ struct Place<'a> {
 fn place(file: &FileReport, location: Location) -> Place<'_> {
     let first = Position { line: 1, column: 1 };
     match source(file, location) {
-        Some(source) => Place {
-            path: &source.path,
-            start: source.position(location.span.start),
-            end: source.position(location.span.end),
-        },
+        Some(source) => {
+            // A span that takes a line break along ends on its own line.
+            let text = source.slice(location.span);
+            let end = location.span.end - (text.len() - text.trim_end_matches(['\n', '\r']).len()) as u32;
+            Place {
+                path: &source.path,
+                start: source.position(location.span.start),
+                end: source.position(end),
+            }
+        }
         None => Place { path: &file.path, start: first, end: first },
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
             sanitize::path(place.path),
             place.start.line,
             place.start.column,
-            sanitize::text(&finding.message),
+            words::clip(&sanitize::text(&finding.message), words::MESSAGE),
         )?;
         for block in window::blocks(file, finding, options.width) {
             for label in &block.labels {

@@ -88,7 +88,7 @@ fn write_finding(
 
 fn headline(finding: &Finding, options: &Options<'_>, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
     let tag = format!("{}[{}]", finding.severity.as_str(), finding.rule);
-    let message = sanitize::text(&finding.message);
+    let message = words::clip(&sanitize::text(&finding.message), words::MESSAGE);
     let lines = words::wrap(&format!("{tag}: {message}"), options.width);
     for (index, line) in lines.iter().enumerate() {
         match line.strip_prefix(tag.as_str()).filter(|_| index == 0) {
@@ -113,7 +113,7 @@ fn paragraph(
     paint: Paint,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let text = sanitize::text(text);
+    let text = words::clip(&sanitize::text(text), words::MESSAGE);
     let lines = words::wrap(&text, options.width.saturating_sub(tag.len() + 4));
     for (index, line) in lines.iter().enumerate() {
         if index == 0 {
@@ -144,12 +144,15 @@ fn write_fix(
     for (old, new) in changed_lines(file, fix).into_iter().take(DIFF_LINES) {
         let room = options.width.saturating_sub(9).max(20);
         let clip = |text: &str| text.chars().take(room).collect::<String>();
-        if !old.trim().is_empty() {
+        let new: Vec<_> =
+            new.split('\n').filter(|line| !line.trim().is_empty()).map(sanitize::text).collect();
+        // Where lines are only added, the line beside them stays.
+        let stays = |line: &str| line == old && new.len() > 1;
+        if !old.trim().is_empty() && !new.iter().any(|line| stays(line)) {
             writeln!(out, "       {}", paint.severity(Severity::Error, format!("- {}", clip(&old))))?;
         }
-        for line in new.split('\n').filter(|line| !line.trim().is_empty()).take(DIFF_LINES) {
-            let line = sanitize::text(line);
-            writeln!(out, "       {}", paint.color(anstyle::AnsiColor::Green, format!("+ {}", clip(&line))))?;
+        for line in new.iter().filter(|line| !stays(line)).take(DIFF_LINES) {
+            writeln!(out, "       {}", paint.color(anstyle::AnsiColor::Green, format!("+ {}", clip(line))))?;
         }
     }
     Ok(())
@@ -179,7 +182,10 @@ fn changed_lines(file: &FileReport, fix: &Fix) -> Vec<(String, String)> {
             let start = (edit.location.span.start.saturating_sub(span.start)) as usize;
             let end = (edit.location.span.end.min(span.end).saturating_sub(span.start)) as usize;
             if start <= end && new.get(start..end).is_some() {
-                new.replace_range(start..end, edit.replacement.trim_end_matches('\n'));
+                // An edit up to the next line brings its own line break, which is no change here.
+                let to_next_line = edit.location.span.end > span.end;
+                let text = edit.replacement.as_str();
+                new.replace_range(start..end, if to_next_line { text.trim_end_matches('\n') } else { text });
             }
         }
         changed.push((sanitize::text(old).into_owned(), new));
@@ -212,25 +218,25 @@ fn table(report: &Report, options: &Options<'_>, paint: Paint) -> Vec<String> {
         files.truncate(TABLE_ROWS);
     }
     let mut rows: Vec<Vec<String>> = files.iter().map(|file| row(file, options)).collect();
+    let shorten_paths = |rows: &mut Vec<Vec<String>>, least: usize| {
+        let over = total_width(rows).saturating_sub(options.width);
+        let widest = column_widths(rows).first().copied().unwrap_or(0);
+        let room = widest.saturating_sub(over).max(least);
+        for path in rows.iter_mut().filter_map(|row| row.first_mut()) {
+            *path = shorten(path, room);
+        }
+    };
+    shorten_paths(&mut rows, 36);
     // The least telling columns go first when the terminal is narrow.
     for drop in [5, 3, 2, 1] {
         if total_width(&rows) <= options.width {
             break;
         }
-        for row in &mut rows {
-            if let Some(cell) = row.get_mut(drop) {
-                cell.clear();
-            }
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(drop)) {
+            cell.clear();
         }
     }
-    let over = total_width(&rows).saturating_sub(options.width);
-    if over > 0 {
-        let widest = rows.iter().filter_map(|row| row.first()).map(|c| c.chars().count()).max().unwrap_or(0);
-        let room = widest.saturating_sub(over).max(16);
-        for path in rows.iter_mut().filter_map(|row| row.first_mut()) {
-            *path = shorten(path, room);
-        }
-    }
+    shorten_paths(&mut rows, 16);
     let widths = column_widths(&rows);
     let mut lines: Vec<String> = rows
         .iter()
@@ -317,14 +323,8 @@ pub(super) fn footer(report: &Report) -> Vec<String> {
         (summary.exceeds, "over budget"),
         (summary.tight, "tight"),
         (summary.fits, "within budget"),
-        (
-            summary.unknown,
-            if report.files.iter().all(|f| f.budget.is_none()) {
-                "without a budget"
-            } else {
-                "without a verdict"
-            },
-        ),
+        (summary.no_budget, "without a budget"),
+        (summary.unknown - summary.no_budget, "without an estimate"),
     ] {
         if count > 0 {
             verdicts.push(format!("{count} {words}"));
@@ -350,6 +350,9 @@ pub(super) fn footer(report: &Report) -> Vec<String> {
     let time = if millis < 10_000 { format!("{millis} ms") } else { format!("{} s", millis / 1000) };
     first.push_str(&format!(" ({}, {time})", words::count(summary.files, "file")));
     let mut lines = vec![first];
+    if summary.findings() > 0 {
+        lines.push("`llmlint rules NAME` explains a rule".to_owned());
+    }
     match (summary.fixable, summary.unsafe_fixable) {
         (0, 0) => {}
         (0, n) => lines.push(format!("{n} fixable with `--unsafe-fixes`, which changes training")),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use miette::{LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
+use super::words;
 use crate::check::FileReport;
 use crate::finding::Finding;
 use crate::sanitize;
@@ -123,7 +124,7 @@ fn block(
             block.labels.push(BlockLabel {
                 offset: base + start,
                 length: end.max(start) - start,
-                text: sanitize::text(mark.text).into_owned(),
+                text: words::clip(&sanitize::text(mark.text), words::LABEL),
                 primary: mark.primary,
                 start: position,
                 end_column: position.column + columns.saturating_sub(1),

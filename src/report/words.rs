@@ -10,6 +10,20 @@ pub fn count(n: usize, word: &str) -> String {
     if n == 1 { format!("{n} {word}") } else { format!("{n} {word}s") }
 }
 
+/// Longest message or note that is shown to people, in characters: a value may be a megabyte.
+pub const MESSAGE: usize = 1000;
+
+/// Longest label.
+pub const LABEL: usize = 160;
+
+/// Cuts text, visibly.
+pub fn clip(text: &str, room: usize) -> String {
+    match text.char_indices().nth(room) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 /// `79.1 GiB of an H100-80GB`, or the amount alone. For "exceeds the …".
 pub fn budget(budget: &Budget) -> String {
     match budget.gpu {
@@ -63,7 +77,7 @@ pub fn gpus(file: &FileReport) -> String {
     let gpu = file.budget.as_ref().and_then(|budget| budget.gpu).map(|gpu| gpu.name);
     match (count, gpu) {
         (Some(count), Some(gpu)) => format!("{count} × {gpu}"),
-        (Some(count), None) => count.to_string(),
+        (Some(count), None) => self::count(count as usize, "GPU"),
         (None, Some(gpu)) => gpu.to_owned(),
         (None, None) => String::new(),
     }
@@ -150,6 +164,9 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
                 used = 0;
             }
         }
+    }
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
     }
     lines
 }

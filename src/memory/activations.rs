@@ -1,0 +1,298 @@
+//! What the layers save for backward, what one layer's backward adds, and what is kept once a
+//! model: sums from the tables, put together for the run's checkpointing.
+
+use super::adapters::Adapters;
+use super::coefficients::Table;
+use super::expression::{Sum, Symbol, Symbols};
+use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
+use crate::catalog::Family;
+use crate::run::{Checkpointing, Dtype, Kernels, Loss, Quantization, TrainingRun};
+
+/// Activations of a run, in bytes as sums of the tables' symbols.
+#[derive(Clone, Debug)]
+pub(crate) struct Activations {
+    /// The table that the loss reads too.
+    pub(crate) table: Table,
+    /// Saved by one layer that is not checkpointed.
+    pub(crate) layer: Sum,
+    /// Saved by one checkpointed layer: its input.
+    pub(crate) checkpoint: Sum,
+    /// Saved once a model.
+    pub(crate) body: Sum,
+    /// Most that one layer's backward adds to its output's gradient.
+    pub(crate) transient: Sum,
+    /// Where it comes from.
+    pub(crate) source: &'static str,
+    /// Not traced as it stands: how far the layers' part may be off, with the reason.
+    pub(crate) doubt: Option<(f64, &'static str)>,
+}
+
+const TRACED: &str = "traced block of transformers";
+
+/// How many of `layers` are checkpointed and how many keep everything.
+pub(crate) fn split_layers(checkpointing: Checkpointing, layers: f64) -> (f64, f64) {
+    match checkpointing {
+        Checkpointing::None | Checkpointing::Selective => (0.0, layers),
+        Checkpointing::Full => (layers, 0.0),
+        Checkpointing::Every { every } => {
+            let checkpointed = (layers / f64::from(every.max(1))).floor();
+            (checkpointed, layers - checkpointed)
+        }
+    }
+}
+
+/// Of a run without adapters.
+///
+/// # Errors
+/// What is not traced, in words.
+pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, String> {
+    let attention = attention_key(run);
+    let with_dropout = dropout(run, shape.architecture);
+    let table = shape.table(attention, with_dropout).ok_or_else(|| {
+        format!(
+            "what a {} layer keeps in {} with {attention} attention is not traced yet",
+            shape.family,
+            shape.precision.key()
+        )
+    })?;
+    let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
+    let mut activations = Activations {
+        table,
+        layer: table.get("layer"),
+        checkpoint: table.get("checkpoint-layer"),
+        body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
+        transient: transient(table, checkpointed, &shape.symbols),
+        source: TRACED,
+        doubt: None,
+    };
+    if run.kernels.value == Kernels::Liger {
+        liger(&mut activations, shape, run.loss.value, checkpointed);
+    }
+    if window_needs_mask(run, shape.architecture) {
+        masked_window(&mut activations, shape, checkpointed, with_dropout);
+    }
+    dense_layers(&mut activations, shape);
+    if run.activation_checkpointing.value == Checkpointing::Selective {
+        selective(&mut activations, shape);
+    }
+    Ok(activations)
+}
+
+/// The larger of attention's and the MLP's point of a layer's backward.
+fn transient(table: Table, checkpointed: bool, symbols: &Symbols) -> Sum {
+    let (attention, mlp) = if checkpointed {
+        ("checkpoint-transient", "checkpoint-transient-mlp")
+    } else {
+        ("transient", "transient-mlp")
+    };
+    let attention = table.get(attention);
+    match table.part(mlp) {
+        Some(mlp) => larger(attention, mlp, symbols),
+        None => attention,
+    }
+}
+
+fn larger(a: Sum, b: Sum, symbols: &Symbols) -> Sum {
+    if b.value(symbols) > a.value(symbols) { b } else { a }
+}
+
+/// Liger's RMSNorm keeps its input and one scalar a token, its SwiGLU recomputes: from their own
+/// table. Families without one keep PyTorch's figures, which are larger.
+fn liger(activations: &mut Activations, shape: &Shape<'_>, loss: Loss, checkpointed: bool) {
+    let precision = if shape.precision == Precision::HalfAutocast { "bf16" } else { shape.precision.key() };
+    let Some(table) = Table::find(&format!("liger {} {precision} sdpa", shape.family)) else {
+        activations.doubt = Some((0.25, "Liger's kernels for this family are not traced"));
+        return;
+    };
+    activations.layer = table.get("layer");
+    activations.checkpoint = table.get("checkpoint-layer");
+    // The traced body holds what the fused cross entropy keeps, which the loss's own lines count.
+    let (mixed, weight) = (shape.precision == Precision::Mixed, shape.precision.logit());
+    let hidden = |bytes: f64| Sum::term(bytes, &[Symbol::Tokens, Symbol::Hidden]);
+    let head = Sum::term(if mixed { 4.0 } else { weight }, &[Symbol::Vocabulary, Symbol::Hidden]);
+    let kept = hidden(weight).plus(&head);
+    let body = table.get(if checkpointed { "checkpoint-body" } else { "body" }).plus(&kept.times(-1.0));
+    activations.body = match (loss, mixed) {
+        (Loss::Fused, _) => body,
+        // A plain head keeps its input, which under autocast is its own cast copy, counted there.
+        (_, true) => body.plus(&hidden(-2.0)),
+        (_, false) => body.plus(&hidden(weight)),
+    };
+    activations.transient = transient(table, checkpointed, &shape.symbols);
+    activations.source = "traced block of transformers with liger-kernel";
+}
+
+/// A window that the fused kernel cannot take becomes a boolean mask once a model, expanded to 16
+/// bits in each windowed layer, with keys and values repeated.
+fn masked_window(activations: &mut Activations, shape: &Shape<'_>, checkpointed: bool, with_dropout: bool) {
+    let Some(masked) = shape.table("sdpa+mask", with_dropout) else { return };
+    let layers = shape.architecture.layers as f64;
+    let windowed = shape.architecture.sliding_layers.map_or(layers, |n| n as f64).min(layers);
+    let share = windowed / layers.max(1.0);
+    activations.layer = activations.layer.clone().times(1.0 - share).plus(&masked.get("layer").times(share));
+    // No padding: one mask serves the whole batch.
+    let mut body = masked.get(if checkpointed { "checkpoint-body" } else { "body" });
+    if checkpointed {
+        for term in &mut body.0 {
+            if term.symbols == [Symbol::Batch, Symbol::Sequence, Symbol::Sequence] {
+                term.symbols.remove(0);
+            }
+        }
+    }
+    activations.body = larger(activations.body.clone(), body, &shape.symbols);
+    activations.transient = transient(masked, checkpointed, &shape.symbols);
+}
+
+/// Models of experts with a dense MLP in some layers: there the routed terms fall away and the MLP
+/// has its own width.
+fn dense_layers(activations: &mut Activations, shape: &Shape<'_>) {
+    let architecture = shape.architecture;
+    if architecture.moe.is_none() {
+        return;
+    }
+    let layers = architecture.layers;
+    let dense = (0..layers).filter(|l| !architecture.layer_is_sparse(*l)).count() as f64;
+    if dense == 0.0 {
+        return;
+    }
+    let routed = |symbols: &[Symbol]| symbols.contains(&Symbol::TopK) || symbols.contains(&Symbol::Experts);
+    let shared = shape.get(Symbol::FeedForward);
+    let width = architecture.intermediate_size as f64;
+    let mut dense_layer = activations.layer.clone().without(routed);
+    let mut has_mlp = false;
+    for term in &mut dense_layer.0 {
+        if shared > 0.0 && term.symbols.contains(&Symbol::FeedForward) {
+            term.coefficient *= width / shared;
+            has_mlp = true;
+        }
+    }
+    if !has_mlp {
+        // Gate, up, their activation and the product, as in a dense layer of the family.
+        let each = if shape.precision == Precision::Full { 16.0 } else { 8.0 };
+        let per_token = each * width / shape.get(Symbol::Hidden).max(1.0);
+        dense_layer = dense_layer.plus(&Sum::term(per_token, &[Symbol::Tokens, Symbol::Hidden]));
+    }
+    let share = dense / (layers as f64).max(1.0);
+    activations.layer = activations.layer.clone().times(1.0 - share).plus(&dense_layer.times(share));
+}
+
+/// torchtitan's selective checkpointing saves attention's output and every second matrix product:
+/// of q, k, v, o, gate, up, down the first, third, fifth and seventh, beside the layer's input.
+fn selective(activations: &mut Activations, shape: &Shape<'_>) {
+    let e = if shape.precision == Precision::Full { 4.0 } else { 2.0 };
+    let n = Symbol::Tokens;
+    let width = if shape.get(Symbol::FeedForward) > 0.0 { Symbol::FeedForward } else { Symbol::Expert };
+    activations.layer = Sum::term(e + shape.precision.residual(), &[n, Symbol::Hidden])
+        .plus(&Sum::term(2.0 * e, &[n, Symbol::Query]))
+        .plus(&Sum::term(e, &[n, Symbol::Key]))
+        .plus(&Sum::term(e, &[n, width]))
+        .plus(&Sum::term(4.0, &[n, Symbol::Heads]));
+    activations.source = "torchtitan's list of saved operations: attention and every second matrix product";
+    activations.doubt = Some((0.2, "selective checkpointing is derived from its list of saved operations"));
+}
+
+/// Of a run with adapters over frozen weights.
+///
+/// # Errors
+/// What is not traced, in words.
+pub(crate) fn adapted(
+    run: &TrainingRun,
+    shape: &Shape<'_>,
+    adapters: &Adapters,
+) -> Result<Activations, String> {
+    let label = label(run, adapters);
+    let found = Table::find(&format!("lora {} {label}", shape.family));
+    let table = found.ok_or_else(|| {
+        format!("what a frozen {} layer keeps under adapters ({label}) is not traced yet", shape.family)
+    })?;
+    let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
+    let own = adapters.saved(&shape.symbols);
+    let mut layer = table.get("layer").plus(&own);
+    if adapters.output_projection {
+        layer = layer.plus(&table.get("output-copy"));
+    }
+    let point = if adapters.down_projection { "mlp" } else { "attention" };
+    let point = if adapters.dropout { format!("{point}-dropout") } else { point.to_owned() };
+    let mut transient = table.get(&format!("transient-{point}"));
+    if checkpointed {
+        transient = table.get(&format!("checkpoint-transient-{point}")).plus(&own);
+    }
+    let mut activations = Activations {
+        table,
+        layer,
+        checkpoint: table.get("checkpoint-layer"),
+        body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
+        transient,
+        source: "traced frozen block of transformers; adapters' inputs in closed form",
+        doubt: None,
+    };
+    attention_differs(run, shape, &mut activations, checkpointed);
+    if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
+        window_of_frozen(shape, &mut activations, checkpointed);
+    }
+    Ok(activations)
+}
+
+/// The frozen tables are traced with fused attention. Another attention changes a frozen layer by
+/// what it changes a trained one.
+fn attention_differs(
+    run: &TrainingRun,
+    shape: &Shape<'_>,
+    activations: &mut Activations,
+    checkpointed: bool,
+) {
+    let attention = attention_key(run);
+    let (Some(fused), Some(asked)) = (shape.table("sdpa", false), shape.table(attention, false)) else {
+        return;
+    };
+    if attention == "sdpa" {
+        return;
+    }
+    let change = |name: &str| asked.get(name).plus(&fused.get(name).times(-1.0));
+    let scores =
+        |symbols: &[Symbol]| !symbols.contains(&Symbol::Sequence) && !symbols.contains(&Symbol::Tokens);
+    activations.layer = activations.layer.clone().plus(&change("layer").without(scores));
+    if checkpointed {
+        activations.body = activations.body.clone().plus(&change("checkpoint-body").without(scores));
+    }
+    let name = if checkpointed { "checkpoint-transient" } else { "transient" };
+    let moved = activations.transient.clone().plus(&change(name).without(scores));
+    activations.transient = larger(activations.transient.clone(), moved, &shape.symbols);
+}
+
+/// As [`masked_window`], for the frozen table: the change that the mask makes to a trained layer.
+fn window_of_frozen(shape: &Shape<'_>, activations: &mut Activations, checkpointed: bool) {
+    let (Some(fused), Some(masked)) = (shape.table("sdpa", false), shape.table("sdpa+mask", false)) else {
+        return;
+    };
+    let layers = shape.architecture.layers as f64;
+    let share = shape.architecture.sliding_layers.map_or(1.0, |n| n as f64 / layers.max(1.0));
+    let change = masked.get("layer").plus(&fused.get("layer").times(-1.0)).times(share);
+    activations.layer = activations.layer.clone().plus(&change);
+    if checkpointed {
+        let mask = Sum::term(1.0, &[Symbol::Sequence, Symbol::Sequence]);
+        activations.body = activations.body.clone().plus(&mask);
+        activations.transient = activations.transient.clone().plus(&change);
+    }
+}
+
+/// The frozen table's name: base, autocast, preparation, adapters.
+fn label(run: &TrainingRun, adapters: &Adapters) -> String {
+    let base = match run.quantization.value {
+        Quantization::Nf4 | Quantization::Nf4Double => "nf4",
+        Quantization::Int8 => "int8",
+        Quantization::None | Quantization::Fp8 if run.weights.value == Dtype::Fp32 => "fp32",
+        Quantization::None | Quantization::Fp8 => "bf16",
+    };
+    let quantised = matches!(base, "nf4" | "int8");
+    let prepared = quantised && run.prepare_kbit.value;
+    // LLM.int8 and prepared models are traced under autocast only, which they run under in practice.
+    let autocast = run.autocast.value || base == "int8" || prepared;
+    let storage = if adapters.weight >= 4.0 || base == "int8" || prepared { "fp32" } else { "bf16" };
+    let storage = if base == "fp32" { "fp32" } else { storage };
+    format!(
+        "{base}{}{}/{storage}-adapters",
+        if autocast { "+autocast" } else { "" },
+        if prepared { "+kbit_prep" } else { "" },
+    )
+}

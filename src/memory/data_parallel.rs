@@ -1,0 +1,477 @@
+//! States, gradients and communication buffers of data-parallel training: DDP, FSDP, ZeRO.
+//!
+//! In the formulas `W` is the number of ranks that share one copy, `P_r` the parameters outside
+//! the wrapped layers (embedding, head, last norm: FSDP's root group), `P_l` those of one layer.
+
+use super::expression::Symbol;
+use super::ledger::{Component, Driver, Phase, PhaseSet};
+use super::lines::{Line, Lines};
+use super::plan::Plan;
+use super::rank::Rank;
+use super::states::{self, OptimizerMemory};
+use super::timeline::{self, STEP};
+use crate::run::{DataParallel, Optimizer, Parallelism, TrainingRun, ZeroBuffers};
+
+/// How states are spread over data-parallel ranks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Strategy {
+    /// One copy, nothing to exchange.
+    Single,
+    /// Whole copies, gradients exchanged in buckets.
+    Ddp,
+    /// Everything in shards, gathered layer by layer.
+    Fsdp {
+        /// Ranks that share one copy.
+        shards: f64,
+        /// Layers are freed after their forward.
+        reshard: bool,
+    },
+    /// DeepSpeed's stages.
+    Zero {
+        /// 1 to 3.
+        stage: u8,
+        /// Ranks that share one copy.
+        shards: f64,
+    },
+}
+
+impl Strategy {
+    /// Of a run; `Err` says what is not modelled.
+    pub(crate) fn of(run: &TrainingRun) -> Result<Strategy, String> {
+        let parallel = &run.parallelism;
+        let ranks = parallel.gpus.as_ref().map_or(1, |g| g.value).max(1);
+        let shards = shards(parallel, ranks);
+        Ok(match parallel.data_parallel.value {
+            DataParallel::None => Strategy::Single,
+            DataParallel::Ddp if ranks == 1 => Strategy::Single,
+            DataParallel::Ddp => Strategy::Ddp,
+            DataParallel::Fsdp | DataParallel::Hsdp => Strategy::Fsdp {
+                shards,
+                reshard: parallel.fsdp.as_ref().is_none_or(|f| f.reshard_after_forward.value),
+            },
+            DataParallel::Zero1 => Strategy::Zero { stage: 1, shards },
+            DataParallel::Zero2 => Strategy::Zero { stage: 2, shards },
+            DataParallel::Zero3 => Strategy::Zero { stage: 3, shards },
+            DataParallel::MegatronDistributed => {
+                return Err("Megatron's distributed optimizer is not modelled yet".into());
+            }
+        })
+    }
+}
+
+fn shards(parallel: &Parallelism, ranks: u64) -> f64 {
+    parallel.shard_group.as_ref().map_or(ranks, |g| g.value.clamp(1, ranks)) as f64
+}
+
+const FSDP: &str = "PyTorch FSDP, traced";
+const ZERO: &str = "DeepSpeed ZeRO, traced";
+const SHARDED: &[Driver] = &[Driver::Gpus, Driver::DataParallel, Driver::Model];
+const BEFORE_LAYERS: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop];
+
+/// Writes the lines of weights, gradients, optimizer and buffers.
+pub(crate) fn states(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+    match rank.strategy {
+        Strategy::Single | Strategy::Ddp => ddp(plan, rank, lines),
+        Strategy::Fsdp { shards, reshard } => fsdp(plan, rank, shards, reshard, lines),
+        Strategy::Zero { stage: 3, shards } => zero3(plan, rank, shards, lines),
+        Strategy::Zero { stage, shards } => zero12(plan, rank, stage, shards, lines),
+    }
+}
+
+fn line<'a>(
+    component: Component,
+    name: &str,
+    live: &[Phase],
+    drivers: &'a [Driver],
+    source: &'static str,
+) -> Line<'a> {
+    Line { component, name: name.to_owned(), live: PhaseSet::of(live), drivers, source }
+}
+
+/// Whole states and a flat copy of the gradients in buckets: `.grad` is a second one.
+fn ddp(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+    timeline::weights(plan, lines);
+    timeline::optimizer(plan, rank, lines);
+    timeline::gradients(plan, lines);
+    lines.product(
+        line(
+            Component::Communication,
+            "gradient buckets of DDP",
+            STEP,
+            &[Driver::DataParallel, Driver::Gradients],
+            "DDP without gradient_as_bucket_view keeps a second copy; traced",
+        ),
+        &[("bytes", plan.gradient), ("P_trained", plan.groups.total)],
+    );
+}
+
+/// Parameters of one wrapped layer, and outside the layers.
+fn wrapped(plan: &Plan<'_>) -> (f64, f64) {
+    let inventory = &plan.shape.inventory;
+    let root = inventory.language().saturating_sub(inventory.in_layers());
+    (inventory.largest_layer() as f64, root as f64 + inventory.extra() as f64)
+}
+
+fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Lines) {
+    let run = plan.run;
+    let all = plan.shape.inventory.total() as f64;
+    let (layer, root) = wrapped(plan);
+    let stored = run.weights.value.bytes() as f64;
+    let compute = stored.min(run.compute.value.bytes() as f64);
+    let reduce = if compute < stored {
+        run.parallelism.fsdp.as_ref().map_or(4.0, |f| f.reduce.value.bytes() as f64)
+    } else {
+        stored
+    };
+    lines.product(
+        Line {
+            component: Component::Weights,
+            name: "shard of the weights".into(),
+            live: PhaseSet::ALL,
+            drivers: SHARDED,
+            source: FSDP,
+        },
+        &[("bytes", stored), ("P/W", all / shards)],
+    );
+    adapters(plan, shards, lines);
+    sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
+    sharded_gradients(plan, shards, root, lines);
+    let gathered = if reshard { root + layer } else { all };
+    let name = if reshard {
+        "gathered weights: root group and one layer"
+    } else {
+        "gathered weights, kept until backward"
+    };
+    let formula = if reshard { "P_r + P_l" } else { "P" };
+    lines.product(
+        line(Component::Communication, name, BEFORE_LAYERS, SHARDED, FSDP),
+        &[("bytes", compute), (formula, gathered)],
+    );
+    let drivers = &[Driver::DataParallel, Driver::Model];
+    lines.product(
+        line(
+            Component::Communication,
+            "gathered weights: root group, a layer and the next",
+            &[Phase::BackwardBottom],
+            drivers,
+            FSDP,
+        ),
+        &[("bytes", compute), ("P_r + 2·P_l", root + 2.0 * layer)],
+    );
+    if plan.adapters.is_some() {
+        return;
+    }
+    let head = plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
+    lines.product(
+        line(
+            Component::Gradients,
+            "the head's gradient, not yet reduced",
+            &[Phase::BackwardTop, Phase::BackwardBottom],
+            drivers,
+            FSDP,
+        ),
+        &[("bytes", compute), ("V·d", head)],
+    );
+    lines.product(
+        line(
+            Component::Communication,
+            "a layer's gradients being reduced",
+            &[Phase::BackwardBottom],
+            drivers,
+            FSDP,
+        ),
+        &[("bytes", reduce), ("P_l", layer)],
+    );
+    lines.product(
+        line(
+            Component::Communication,
+            "the root group's gradients and their reduction",
+            &[Phase::BackwardEnd],
+            drivers,
+            FSDP,
+        ),
+        &[("(compute + reduce bytes)", compute + reduce), ("P_r", root)],
+    );
+}
+
+/// Adapters are sharded like everything else.
+fn adapters(plan: &Plan<'_>, shards: f64, lines: &mut Lines) {
+    if let Some(adapters) = &plan.adapters {
+        lines.product(
+            Line {
+                component: Component::Weights,
+                name: "shard of the adapters".into(),
+                live: PhaseSet::ALL,
+                drivers: &[Driver::LoraRank, Driver::LoraTargets],
+                source: FSDP,
+            },
+            &[
+                ("bytes", plan.weight),
+                ("P_adapters/W", (adapters.parameters() + adapters.saved_modules) / shards),
+            ],
+        );
+    }
+}
+
+fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines) {
+    let g = plan.gradient;
+    let total = plan.groups.total;
+    if plan.run.gradient_accumulation_steps.value > 1 {
+        lines.product(
+            line(
+                Component::Gradients,
+                "shard of the gradients, earlier micro-batches included",
+                STEP,
+                SHARDED,
+                FSDP,
+            ),
+            &[("bytes", g), ("P_trained/W", total / shards)],
+        );
+        return;
+    }
+    let layers = if plan.adapters.is_some() { total } else { total - root };
+    lines.product(
+        line(
+            Component::Gradients,
+            "shard of the layers' gradients",
+            &[Phase::BackwardBottom, Phase::BackwardEnd],
+            SHARDED,
+            FSDP,
+        ),
+        &[("bytes", g), ("(P − P_r)/W", layers.max(0.0) / shards)],
+    );
+    lines.product(
+        line(Component::Gradients, "shard of the gradients", &[Phase::OptimizerStep], SHARDED, FSDP),
+        &[("bytes", g), ("P_trained/W", total / shards)],
+    );
+}
+
+/// An optimizer's states and its step's temporaries, each rank its share.
+fn sharded_optimizer(plan: &Plan<'_>, rank: &Rank, shards: f64, memory: &OptimizerMemory, lines: &mut Lines) {
+    if rank.optimizer_on_host {
+        return;
+    }
+    let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
+    let drivers = &[Driver::Gpus, Driver::DataParallel, Driver::Optimizer];
+    let formula = format!("({})/W", memory.formula);
+    lines.worded(
+        line(Component::Optimizer, "shard of the optimizer states", &kept, drivers, memory.source),
+        &formula,
+        memory.state / shards,
+    );
+    let whole_list = memory.step > 0.5 * plan.trained.parameters;
+    let step = if whole_list { memory.step / shards } else { memory.step };
+    lines.worded(
+        line(
+            Component::Temporaries,
+            "temporaries of the optimizer's step",
+            &[Phase::OptimizerStep],
+            &[Driver::OptimizerImplementation],
+            memory.source,
+        ),
+        &format!("({})/W", memory.step_formula),
+        step,
+    );
+}
+
+/// DeepSpeed steps on flat fp32 masters, whatever the model's dtype.
+fn zero_optimizer(plan: &Plan<'_>) -> OptimizerMemory {
+    let run = plan.run;
+    states::optimizer(run.optimizer.value, run.optimizer_implementation.value, &plan.trained, 4.0, 4.0)
+        .unwrap_or_else(|| plan.optimizer.clone())
+}
+
+/// Bytes of a model weight under DeepSpeed: the compute dtype.
+fn zero_weight(plan: &Plan<'_>) -> f64 {
+    (plan.run.weights.value.bytes() as f64).min(plan.run.compute.value.bytes() as f64)
+}
+
+fn buffers(plan: &Plan<'_>) -> (f64, f64, f64) {
+    let zero = plan.run.parallelism.zero.as_ref();
+    let get = |f: fn(&ZeroBuffers) -> u64, default: f64| zero.map_or(default, |z| f(z) as f64);
+    let bucket = get(|z| z.reduce_bucket.value, 5e8);
+    let twice = if zero.is_some_and(|z| z.overlap_comm.value) { 2.0 } else { 1.0 };
+    (bucket, bucket * twice, get(|z| z.max_live_parameters.value, 1e9))
+}
+
+fn masters(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
+    if zero_weight(plan) < 4.0 && !rank.optimizer_on_host {
+        lines.product(
+            Line {
+                component: Component::Optimizer,
+                name: "shard of the fp32 master weights".into(),
+                live: PhaseSet::ALL,
+                drivers: SHARDED,
+                source: ZERO,
+            },
+            &[("4", 4.0), ("P_trained/W", plan.groups.total / shards)],
+        );
+    }
+}
+
+/// Stages 1 and 2: whole weights; gradients leave through buckets of the reduction.
+fn zero12(plan: &Plan<'_>, rank: &Rank, stage: u8, shards: f64, lines: &mut Lines) {
+    let (w, total) = (zero_weight(plan), plan.groups.total);
+    let accumulated = plan.run.gradient_accumulation_steps.value > 1;
+    whole_weights(plan, w, lines);
+    masters(plan, rank, shards, lines);
+    let memory = zero_optimizer(plan);
+    sharded_optimizer(plan, rank, shards, &memory, lines);
+    let (_, bucket, _) = buffers(plan);
+    let buckets = (w * bucket).min(w * total);
+    let whole = stage == 1 && accumulated;
+    let gradients = if whole { total } else { total / shards };
+    let live: &[Phase] = if accumulated { STEP } else { &[Phase::BackwardEnd] };
+    let formula = if whole { "P_trained" } else { "P_trained/W" };
+    lines.product(
+        line(Component::Gradients, "gradients of this rank's part", live, SHARDED, ZERO),
+        &[("bytes", w), (formula, gradients)],
+    );
+    let live: &[Phase] = if whole { STEP } else { &[Phase::BackwardBottom, Phase::BackwardEnd] };
+    lines.worded(
+        line(
+            Component::Communication,
+            "buckets of the gradient reduction",
+            live,
+            &[Driver::ZeroBuffers, Driver::DataParallel],
+            ZERO,
+        ),
+        "bytes·reduce_bucket_size (twice with overlap_comm)",
+        buckets,
+    );
+    if plan.adapters.is_none() {
+        // The embedding's gradient comes last; tied, both halves and their sums are there at once.
+        let copies = match (plan.groups.tied, accumulated) {
+            (true, true) => 4.0,
+            (true, false) => 3.0,
+            (false, _) => 1.0,
+        };
+        let matrix = plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
+        lines.product(
+            line(
+                Component::Temporaries,
+                "the embedding's gradient",
+                &[Phase::BackwardEnd],
+                &[Driver::Model],
+                ZERO,
+            ),
+            &[("copies", copies), ("bytes", w), ("V·d", matrix)],
+        );
+    }
+    step_gradients(plan, shards, total / shards, lines);
+}
+
+fn whole_weights(plan: &Plan<'_>, w: f64, lines: &mut Lines) {
+    if plan.adapters.is_some() {
+        timeline::weights(plan, lines);
+        return;
+    }
+    lines.product(
+        Line {
+            component: Component::Weights,
+            name: "weights".into(),
+            live: PhaseSet::ALL,
+            drivers: &[Driver::Model, Driver::Compute],
+            source: ZERO,
+        },
+        &[("bytes", w), ("P", plan.shape.inventory.total() as f64)],
+    );
+}
+
+/// The step upcasts this rank's gradients to fp32.
+fn step_gradients(plan: &Plan<'_>, shards: f64, elements: f64, lines: &mut Lines) {
+    if zero_weight(plan) < 4.0 && elements > 0.0 && shards >= 1.0 {
+        lines.product(
+            line(
+                Component::Gradients,
+                "fp32 gradients of this rank's part",
+                &[Phase::OptimizerStep],
+                SHARDED,
+                ZERO,
+            ),
+            &[("4", 4.0), ("P_trained/W", elements)],
+        );
+    }
+}
+
+/// Stage 3: shards of everything, parameters gathered up to `max_live_parameters`.
+fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
+    let (w, total) = (zero_weight(plan), plan.groups.total);
+    let all = plan.shape.inventory.total() as f64;
+    let on_host = plan.run.parallelism.offload_parameters.value != crate::run::Offload::None;
+    if !on_host {
+        lines.product(
+            Line {
+                component: Component::Weights,
+                name: "shard of the weights".into(),
+                live: PhaseSet::ALL,
+                drivers: SHARDED,
+                source: ZERO,
+            },
+            &[("bytes", w), ("P/W", all / shards)],
+        );
+    }
+    adapters(plan, shards, lines);
+    masters(plan, rank, shards, lines);
+    let (bucket, _, live) = buffers(plan);
+    let every: Vec<Phase> = STEP.to_vec();
+    lines.product(
+        line(Component::Gradients, "shard of the gradients", &every, SHARDED, ZERO),
+        &[("bytes", w), ("P_trained/W", total / shards)],
+    );
+    lines.product(
+        line(
+            Component::Communication,
+            "reduction bucket",
+            &every,
+            &[Driver::ZeroBuffers, Driver::DataParallel],
+            ZERO,
+        ),
+        &[("2", 2.0), ("reduce_bucket_size", bucket)],
+    );
+    let gathered: &[Phase] =
+        &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop, Phase::BackwardBottom];
+    lines.product(
+        line(
+            Component::Communication,
+            "gathered weights",
+            gathered,
+            &[Driver::ZeroBuffers, Driver::DataParallel],
+            ZERO,
+        ),
+        &[("bytes", w), ("min(P, max_live_parameters)", all.min(live))],
+    );
+    zero3_step(plan, rank, shards, lines);
+}
+
+/// The step goes over groups of at most `sub_group_size` elements, fp32 gradients and temporaries.
+fn zero3_step(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
+    if rank.optimizer_on_host {
+        return;
+    }
+    let memory = zero_optimizer(plan);
+    let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
+    lines.worded(
+        line(
+            Component::Optimizer,
+            "shard of the optimizer states",
+            &kept,
+            &[Driver::Gpus, Driver::DataParallel, Driver::Optimizer],
+            memory.source,
+        ),
+        &format!("({})/W", memory.formula),
+        memory.state / shards,
+    );
+    let group = plan.run.parallelism.zero.as_ref().map_or(1e9, |z| z.sub_group.value as f64);
+    let each = if matches!(plan.run.optimizer.value, Optimizer::Adam | Optimizer::Adamw) { 8.0 } else { 4.0 };
+    lines.product(
+        line(
+            Component::Temporaries,
+            "fp32 gradients and temporaries of one sub-group",
+            &[Phase::OptimizerStep],
+            &[Driver::ZeroBuffers, Driver::DataParallel],
+            ZERO,
+        ),
+        &[("bytes", each), ("min(sub_group_size, P/W)", (plan.groups.total / shards).min(group))],
+    );
+}

@@ -1,0 +1,158 @@
+//! Logits and what becomes of them: the largest single source of error in estimates by rule of
+//! thumb, up to 16 bytes a logit.
+
+use super::coefficients::Table;
+use super::expression::{Sum, Symbol, Symbols};
+use crate::run::Loss;
+
+const LOGITS: &[Symbol] = &[Symbol::Tokens, Symbol::Vocabulary];
+const HEAD_WEIGHT: &[Symbol] = &[Symbol::Vocabulary, Symbol::Hidden];
+const HIDDEN: &[Symbol] = &[Symbol::Tokens, Symbol::Hidden];
+
+/// What the loss depends on beside the table of its family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LossContext {
+    /// The variant.
+    pub(crate) loss: Loss,
+    /// Bytes of a logit as the head makes it.
+    pub(crate) logit: f64,
+    /// The head's weight is stored in fp32 and cast under autocast.
+    pub(crate) cast_head: bool,
+    /// The forward runs under autocast (cross entropy then casts 16-bit logits up itself).
+    pub(crate) autocast: bool,
+    /// The head's weight gets a gradient.
+    pub(crate) head_trained: bool,
+    /// Logits are soft-capped (Gemma 2): the tanh's output is one more copy.
+    pub(crate) capped: bool,
+    /// The caller holds the logits until the step ends.
+    pub(crate) keep_logits: bool,
+}
+
+/// The loss's memory beyond the body's activations, as sums of bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LossMemory {
+    /// Most while the head and the loss run forward.
+    pub(crate) forward: Sum,
+    /// Kept until backward.
+    pub(crate) saved: Sum,
+    /// Temporaries at the start of the loss's backward, beyond `saved`.
+    pub(crate) backward: Sum,
+    /// While the head's matrix products run backward; `None`: already done in the forward.
+    pub(crate) head_backward: Option<Sum>,
+    /// Where it comes from.
+    pub(crate) source: &'static str,
+}
+
+/// Works out the loss for `table`'s family.
+pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemory {
+    let mut memory = match cx.loss {
+        Loss::Full => full(table),
+        Loss::FullShifted => shifted(cx),
+        Loss::FullNoUpcast => no_upcast(cx),
+        Loss::Chunked { chunked } => chunks(cx, chunked),
+        Loss::Fused => return fused(cx, symbols),
+    };
+    if cx.keep_logits {
+        memory.saved = memory.saved.plus(&Sum::term(cx.logit, LOGITS));
+    }
+    memory.head_backward = Some(head_backward(cx, &memory.saved));
+    memory
+}
+
+/// Transformers from 4.46: logits, `.float()`, log-softmax; backward holds the log-softmax, the
+/// gradient of the negative log-likelihood and the gradient of the log-softmax, 4 bytes each.
+fn full(table: Table) -> LossMemory {
+    LossMemory {
+        forward: table.get("head-forward"),
+        saved: table.get("head"),
+        backward: table.get("loss-backward"),
+        head_backward: None,
+        source: "transformers' own loss, traced",
+    }
+}
+
+/// The head's weight in 16 bits and its input, kept by the autocast head.
+fn cast_inputs(cx: LossContext) -> Sum {
+    if !cx.cast_head {
+        return Sum::default();
+    }
+    Sum::term(2.0, HEAD_WEIGHT).plus(&Sum::term(2.0, HIDDEN))
+}
+
+/// Transformers before 4.46: upcast, a shifted contiguous copy and the log-softmax, all in fp32.
+fn shifted(cx: LossContext) -> LossMemory {
+    let cast = if cx.cast_head { Sum::term(2.0, HEAD_WEIGHT) } else { Sum::default() };
+    LossMemory {
+        forward: Sum::term(12.0, LOGITS).plus(&cast),
+        saved: Sum::term(4.0, LOGITS).plus(&cast),
+        backward: Sum::term(8.0, LOGITS),
+        head_backward: None,
+        source: "fp32 logits, their shifted copy, log-softmax (transformers before 4.46), traced",
+    }
+}
+
+/// Cross entropy straight on the head's logits: logits and log-softmax of one size, then two
+/// gradients of it. Autocast casts 16-bit logits up itself.
+fn no_upcast(cx: LossContext) -> LossMemory {
+    let w = cx.logit;
+    let cap = Sum::term(if cx.capped { w } else { 0.0 }, LOGITS);
+    let kept = cast_inputs(cx).plus(&cap);
+    let (forward, saved, backward) =
+        if cx.autocast && w < 4.0 { (8.0, 6.0, 4.0) } else { (2.0 * w, w, 2.0 * w) };
+    LossMemory {
+        forward: Sum::term(forward, LOGITS).plus(&kept),
+        saved: Sum::term(saved, LOGITS).plus(&kept),
+        backward: Sum::term(backward, LOGITS),
+        head_backward: None,
+        source: "cross entropy on the head's logits without upcast, traced",
+    }
+}
+
+/// The head run chunk by chunk: all chunks' logits (w) and log-softmaxes (4) stay, only the fp32
+/// copy (4) and the two gradients (8) are of one chunk.
+fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
+    let share = 1.0 / f64::from(chunks.max(1));
+    let cast = if cx.cast_head { Sum::term(2.0, HEAD_WEIGHT) } else { Sum::default() };
+    LossMemory {
+        forward: Sum::term(cx.logit + 4.0 + 4.0 * share, LOGITS).plus(&cast),
+        saved: Sum::term(4.0, LOGITS).plus(&cast),
+        backward: Sum::term(8.0 * share, LOGITS),
+        head_backward: None,
+        source: "logits in chunks, upcast one by one; traced for 8 chunks",
+    }
+}
+
+/// Liger's rule for the rows of one chunk: `nextpow2(⌈N / ⌈V/d⌉⌉)`.
+fn liger_chunk(symbols: &Symbols) -> f64 {
+    let (tokens, hidden) = (symbols.get(Symbol::Tokens), symbols.get(Symbol::Hidden).max(1.0));
+    let parts = (symbols.get(Symbol::Vocabulary) / hidden).ceil().max(1.0);
+    let rows = (tokens / parts).ceil().max(1.0) as u64;
+    (rows.next_power_of_two() as f64).min(tokens)
+}
+
+/// Liger's fused linear cross entropy: gradients of the hidden states and of the head are made in
+/// the forward, chunk by chunk; the logits of one chunk exist at a time.
+fn fused(cx: LossContext, symbols: &Symbols) -> LossMemory {
+    let w = if cx.cast_head { 2.0 } else { cx.logit };
+    let cast = Sum::term(if cx.cast_head { 2.0 } else { 0.0 }, HEAD_WEIGHT);
+    let head = Sum::term(if cx.head_trained { w } else { 0.0 }, HEAD_WEIGHT);
+    let saved = Sum::term(w, HIDDEN).plus(&head).plus(&cast);
+    let chunk = Sum::term(liger_chunk(symbols) * w, &[Symbol::Vocabulary]);
+    LossMemory {
+        forward: saved.clone().plus(&chunk).plus(&head),
+        saved,
+        backward: Sum::default(),
+        head_backward: None,
+        source: "Liger's fused linear cross entropy, traced",
+    }
+}
+
+/// The logits' gradient, the head's weight gradient and the hidden states' gradient, beside what
+/// the head keeps of its inputs.
+fn head_backward(cx: LossContext, saved: &Sum) -> Sum {
+    let w = cx.logit;
+    let inputs = saved.clone().without(|symbols| symbols == LOGITS);
+    let held = Sum::term(if cx.keep_logits { w } else { 0.0 }, LOGITS);
+    let weight = Sum::term(if cx.head_trained { w } else { 0.0 }, HEAD_WEIGHT);
+    inputs.plus(&held).plus(&Sum::term(w, LOGITS)).plus(&weight).plus(&Sum::term(w, HIDDEN))
+}

@@ -1,0 +1,241 @@
+//! A run's model in the words of the tables: which block of them applies, and a value for every
+//! symbol.
+
+use super::coefficients::Table;
+use super::expression::{Symbol, Symbols};
+use super::parameters::Inventory;
+use crate::catalog::{Architecture, Family};
+use crate::run::{Attention, Batching, DataParallel, Dtype, Kernels, TrainingRun};
+
+/// What weights and activations of the trained model are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// Weights and everything else in 16 bits.
+    Half,
+    /// 16-bit weights under autocast.
+    HalfAutocast,
+    /// Everything in fp32.
+    Full,
+    /// fp32 weights under 16-bit autocast.
+    Mixed,
+}
+
+impl Precision {
+    /// Of a run. FSDP and ZeRO keep fp32 shards but gather 16-bit weights: to the layers they are
+    /// 16-bit models.
+    pub(crate) fn of(run: &TrainingRun) -> Precision {
+        let half = |dtype: Dtype| dtype.bytes() < 4;
+        let gathered = !matches!(run.parallelism.data_parallel.value, DataParallel::None | DataParallel::Ddp);
+        match (half(run.weights.value), half(run.compute.value), run.autocast.value) {
+            (true, _, true) => Precision::HalfAutocast,
+            (true, _, false) => Precision::Half,
+            (false, false, _) => Precision::Full,
+            (false, true, _) if gathered => Precision::Half,
+            (false, true, _) => Precision::Mixed,
+        }
+    }
+
+    /// The word of the tables.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Precision::Half => "bf16",
+            Precision::HalfAutocast => "amp16",
+            Precision::Full => "fp32",
+            Precision::Mixed => "autocast",
+        }
+    }
+
+    /// Bytes of an element of the residual stream: fp32 weights make it fp32, under autocast too.
+    pub(crate) fn residual(self) -> f64 {
+        match self {
+            Precision::Half | Precision::HalfAutocast => 2.0,
+            Precision::Full | Precision::Mixed => 4.0,
+        }
+    }
+
+    /// Bytes of a logit as the head makes it.
+    pub(crate) fn logit(self) -> f64 {
+        if self == Precision::Full { 4.0 } else { 2.0 }
+    }
+
+    /// Under autocast?
+    pub(crate) fn autocast(self) -> bool {
+        matches!(self, Precision::HalfAutocast | Precision::Mixed)
+    }
+}
+
+/// The family's name in the tables. Families that share a block of modelling code share a name.
+pub(crate) fn family_key(architecture: &Architecture) -> &'static str {
+    match architecture.family {
+        Family::Llama | Family::Mistral => "llama",
+        Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
+        Family::Gemma => "gemma",
+        Family::Gemma2 => "gemma2",
+        Family::Gemma3Text => "gemma3_text",
+        Family::Phi => "phi",
+        Family::Phi3 => "phi3",
+        Family::Gpt2 | Family::GuideGpt => "gpt2",
+        Family::GptNeox => "gpt_neox",
+        Family::Gptj => "gptj",
+        Family::GptNeo => "gpt_neo",
+        Family::GptBigcode => "gpt_bigcode",
+        Family::Falcon if architecture.alibi => "falcon-alibi",
+        Family::Falcon => "falcon",
+        Family::Opt => "opt",
+        Family::Bloom => "bloom",
+        Family::Mpt => "mpt",
+        Family::StableLm => "stablelm",
+        Family::Starcoder2 => "starcoder2",
+        Family::Olmo => "olmo",
+        Family::Olmo2 => "olmo2",
+        Family::SmolLm3 => "smollm3",
+        Family::Granite => "granite",
+        Family::Glm => "glm",
+        Family::Glm4 => "glm4",
+        Family::Cohere => "cohere",
+        Family::Cohere2 => "cohere2",
+        Family::Mixtral => "mixtral",
+        Family::Phimoe => "phimoe",
+        Family::Qwen2Moe => "qwen2_moe",
+        Family::Qwen3Moe => "qwen3_moe",
+        Family::Olmoe => "olmoe",
+        Family::GptOss => "gpt_oss",
+        Family::DeepseekV2 => "deepseek_v2",
+        Family::DeepseekV3 => "deepseek_v3",
+        Family::Dbrx => "dbrx",
+        Family::Bert => "bert",
+        Family::Roberta => "roberta",
+        Family::DistilBert => "distilbert",
+        Family::Albert => "albert",
+        Family::ModernBert => "modernbert",
+        Family::T5 => "t5",
+        Family::Bart => "bart",
+        Family::Mamba => "mamba",
+    }
+}
+
+/// A run's model, ready for the tables.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape<'a> {
+    /// Its shape.
+    pub(crate) architecture: &'a Architecture,
+    /// Its tensors.
+    pub(crate) inventory: Inventory,
+    /// Its name in the tables.
+    pub(crate) family: &'static str,
+    /// What it runs in.
+    pub(crate) precision: Precision,
+    /// A value for every symbol.
+    pub(crate) symbols: Symbols,
+}
+
+impl<'a> Shape<'a> {
+    /// Puts a run's batch and a model's dimensions together.
+    ///
+    /// # Errors
+    /// A sentence, when the model's dimensions do not go together.
+    pub(crate) fn new(run: &TrainingRun, architecture: &'a Architecture) -> Result<Shape<'a>, String> {
+        let mut shape = Shape {
+            architecture,
+            inventory: Inventory::of(architecture)?,
+            family: family_key(architecture),
+            precision: Precision::of(run),
+            symbols: dimensions(architecture),
+        };
+        shape.set_batch(run.micro_batch_size.value, run.sequence_length.value);
+        let target = run.target_length.as_ref().map_or(run.sequence_length.value, |t| t.value);
+        shape.symbols.set(Symbol::Target, target);
+        shape.symbols.set(Symbol::TargetTokens, target.saturating_mul(run.micro_batch_size.value));
+        Ok(shape)
+    }
+
+    /// Sets sequences and tokens a sequence.
+    pub(crate) fn set_batch(&mut self, batch: u64, sequence: u64) {
+        self.symbols.set(Symbol::Batch, batch);
+        self.symbols.set(Symbol::Sequence, sequence);
+        self.symbols.set(Symbol::SequencePlusOne, sequence.saturating_add(1));
+        self.symbols.set(Symbol::Tokens, batch.saturating_mul(sequence));
+    }
+
+    /// A symbol's value.
+    pub(crate) fn get(&self, symbol: Symbol) -> f64 {
+        self.symbols.get(symbol)
+    }
+
+    /// The table for full training with this attention, and its name; families without a fused
+    /// attention run eagerly whatever is asked for.
+    pub(crate) fn table(&self, attention: &str, dropout: bool) -> Option<Table> {
+        let precisions: &[&str] = match self.precision {
+            Precision::HalfAutocast => &["amp16", "bf16"],
+            other => &[other.key()],
+        };
+        let attentions: &[&str] = if attention == "eager" { &["eager"] } else { &[attention, "eager"] };
+        for attention in attentions {
+            for precision in precisions {
+                let key = format!("{} {precision} {attention}", self.family);
+                let with = dropout.then(|| Table::find(&format!("{key} dropout"))).flatten();
+                if let Some(table) = with.or_else(|| Table::find(&key)) {
+                    return Some(table);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The attention's name in the tables.
+pub(crate) fn attention_key(run: &TrainingRun) -> &'static str {
+    match run.attention.value {
+        Attention::Eager => "eager",
+        Attention::SdpaMath => "sdpa:math",
+        Attention::Sdpa if run.batching.value == Batching::Padded => "sdpa+mask",
+        Attention::Sdpa | Attention::Flash | Attention::Flex => "sdpa",
+    }
+}
+
+/// Does training apply dropout?
+pub(crate) fn dropout(run: &TrainingRun, architecture: &Architecture) -> bool {
+    run.dropout.value.unwrap_or(architecture.dropout) > 0.0
+}
+
+/// Does an explicit mask replace the window's flash path? SDPA cannot take a window: transformers
+/// passes a mask once the sequence reaches it, and keys and values are repeated.
+pub(crate) fn window_needs_mask(run: &TrainingRun, architecture: &Architecture) -> bool {
+    run.attention.value == Attention::Sdpa
+        && run.kernels.value == Kernels::Torch
+        && run.batching.value != Batching::Padded
+        && architecture.sliding_window.is_some_and(|window| window > 0 && run.sequence_length.value >= window)
+        && architecture.sliding_layers != Some(0)
+}
+
+fn dimensions(a: &Architecture) -> Symbols {
+    let mut s = Symbols::default();
+    let query = a.heads.saturating_mul(a.head_dim);
+    let key = a.kv_heads.saturating_mul(a.head_dim);
+    s.set(Symbol::Hidden, a.hidden_size);
+    s.set(Symbol::FeedForward, a.intermediate_size);
+    s.set(Symbol::Heads, a.heads);
+    s.set(Symbol::KvHeads, a.kv_heads);
+    s.set(Symbol::HeadWidth, a.head_dim);
+    s.set(Symbol::Query, query);
+    s.set(Symbol::Key, key);
+    s.set(Symbol::QueryKeyValue, query.saturating_add(key.saturating_mul(2)));
+    s.set(Symbol::Vocabulary, a.vocab_size);
+    if let Some(moe) = &a.moe {
+        s.set(Symbol::Experts, moe.experts);
+        s.set(Symbol::TopK, moe.experts_per_token);
+        s.set(Symbol::Expert, moe.intermediate_size);
+        s.set(Symbol::FeedForward, moe.shared_intermediate_size);
+    }
+    if let Some(mla) = &a.mla {
+        let h = a.heads;
+        s.set(Symbol::LatentQuery, h.saturating_mul(mla.qk_nope_head_dim + mla.qk_rope_head_dim));
+        s.set(Symbol::LatentValue, h.saturating_mul(mla.v_head_dim));
+        s.set(Symbol::LatentKeyValue, h.saturating_mul(mla.qk_nope_head_dim + mla.v_head_dim));
+        s.set(Symbol::KvRank, mla.kv_lora_rank);
+        s.set(Symbol::KvRankRope, mla.kv_lora_rank + mla.qk_rope_head_dim);
+        s.set(Symbol::QueryRank, mla.q_lora_rank.unwrap_or(0));
+    }
+    s
+}

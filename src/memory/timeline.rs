@@ -1,0 +1,513 @@
+//! The moments of a step, and what is alive at each: the peak is the largest of them.
+//!
+//! ```text
+//! forward end      states + gradients of earlier micro-batches + saved activations + head and loss
+//! loss             … + log-softmax and its gradients
+//! head backward    … + the logits' gradient, the head's weight gradient
+//! backward top     … + one layer's transient (nothing of the body freed yet)
+//! backward bottom  gradients of all layers but one + one layer's activations + its transient
+//! backward end     all gradients + the embedding's halves where it is tied
+//! optimizer step   all gradients + the step's temporaries
+//! ```
+
+use super::activations::split_layers;
+use super::adapters::Adapters;
+use super::data_parallel::{self, Strategy};
+use super::expression::{Sum, Symbol};
+use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
+use super::lines::{Line, Lines};
+use super::overhead::CUBLAS_WORKSPACE;
+use super::plan::Plan;
+use super::rank::Rank;
+use super::shape::Precision;
+use super::states::quantized_bytes;
+use crate::run::{Checkpointing, Dtype, Loss, OptimizerImplementation, Quantization, ReferenceModel};
+
+/// From the first forward to the optimizer's step.
+pub(crate) const STEP: &[Phase] = &[
+    Phase::ForwardEnd,
+    Phase::Loss,
+    Phase::HeadBackward,
+    Phase::BackwardTop,
+    Phase::BackwardBottom,
+    Phase::BackwardEnd,
+    Phase::OptimizerStep,
+];
+/// While the layers' activations are all there.
+const SAVED: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop];
+/// While a layer goes backward.
+const LAYER_BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom];
+const BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd];
+const GRADIENTS_WHOLE: &[Phase] = &[Phase::BackwardEnd, Phase::OptimizerStep];
+
+const TIMELINE: &str = "the engine's order of a backward pass, traced";
+
+/// The ledger of one rank.
+pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
+    let mut lines = Lines::default();
+    match rank.strategy {
+        Strategy::Single => {
+            weights(plan, &mut lines);
+            optimizer(plan, rank, &mut lines);
+            gradients(plan, &mut lines);
+        }
+        _ => data_parallel::states(plan, rank, &mut lines),
+    }
+    inputs(plan, &mut lines);
+    reference(plan, rank, &mut lines);
+    saved(plan, rank, &mut lines);
+    loss(plan, &mut lines);
+    layer_backward(plan, &mut lines);
+    cast_cache(plan, rank, &mut lines);
+    evaluation(plan, &mut lines);
+    lines.finish()
+}
+
+fn line<'a>(
+    component: Component,
+    name: &str,
+    live: &[Phase],
+    drivers: &'a [Driver],
+    source: &'static str,
+) -> Line<'a> {
+    Line { component, name: name.to_owned(), live: PhaseSet::of(live), drivers, source }
+}
+
+/// Stored parameters, everywhere and always.
+pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
+    let run = plan.run;
+    let always = |name: &str, drivers, source| Line {
+        component: Component::Weights,
+        name: name.to_owned(),
+        live: PhaseSet::ALL,
+        drivers,
+        source,
+    };
+    let dtype = "one element a parameter, tied tensors once";
+    let inventory = &plan.shape.inventory;
+    let all = inventory.total() as f64;
+    let stored = run.weights.value.bytes() as f64;
+    let Some(adapters) = &plan.adapters else {
+        lines.product(
+            always("weights", &[Driver::Model, Driver::Weights], dtype),
+            &[("bytes", stored), ("P", all)],
+        );
+        if run.master_weights.value && stored < 4.0 {
+            lines.product(
+                always(
+                    "fp32 master weights",
+                    &[Driver::Weights],
+                    "mixed-precision optimizers keep an fp32 copy",
+                ),
+                &[("4", 4.0), ("P", plan.groups.total)],
+            );
+        }
+        return;
+    };
+    let quantised = quantized_bytes(run.quantization.value);
+    let part = if quantised.is_some() { inventory.quantizable() as f64 } else { 0.0 };
+    if let Some((bytes, formula, source)) = quantised {
+        let drivers = &[Driver::Quantization, Driver::Model];
+        lines.product(
+            always("quantised weights", drivers, source),
+            &[(&format!("({formula})"), bytes), ("P_linear", part)],
+        );
+        if run.quantization.value == Quantization::Int8 {
+            let rows: f64 = inventory
+                .linears()
+                .filter(|(t, _)| t.in_layer())
+                .map(|(t, l)| (l.output * t.copies) as f64)
+                .sum();
+            lines.product(
+                always("scales of the quantised weights", drivers, source),
+                &[("4", 4.0), ("rows", rows)],
+            );
+        }
+    }
+    // k-bit preparation casts what is left to fp32.
+    let rest = if quantised.is_some() && run.prepare_kbit.value { 4.0 } else { stored };
+    lines.product(
+        always("frozen weights", &[Driver::Model, Driver::Weights], dtype),
+        &[("bytes", rest), ("P_frozen", all - part)],
+    );
+    lines.product(
+        always(
+            "adapters",
+            &[Driver::LoraRank, Driver::LoraTargets],
+            "r·(in + out) for each adapted linear layer",
+        ),
+        &[("bytes", plan.weight), ("P_adapters", adapters.parameters())],
+    );
+    lines.product(
+        always("modules trained in full", &[Driver::LoraTargets], "PEFT's copies of modules_to_save"),
+        &[("bytes", plan.weight), ("P_modules", adapters.saved_modules)],
+    );
+}
+
+/// States from the first step on, and the step's temporaries.
+pub(crate) fn optimizer(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+    let memory = &plan.optimizer;
+    let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
+    if !rank.optimizer_on_host {
+        let drivers = &[Driver::Optimizer, Driver::Method];
+        lines.worded(
+            line(Component::Optimizer, "optimizer states", &kept, drivers, memory.source),
+            &memory.formula,
+            memory.state,
+        );
+        lines.worded(
+            line(
+                Component::Temporaries,
+                "temporaries of the optimizer's step",
+                &[Phase::OptimizerStep],
+                &[Driver::OptimizerImplementation, Driver::Optimizer],
+                memory.source,
+            ),
+            &memory.step_formula,
+            memory.step,
+        );
+    }
+}
+
+/// Gradients appear in the order of the backward pass. With accumulation those of earlier
+/// micro-batches are there all the time.
+pub(crate) fn gradients(plan: &Plan<'_>, lines: &mut Lines) {
+    let g = plan.gradient;
+    let groups = plan.groups;
+    let drivers = &[Driver::Method, Driver::Gradients, Driver::Model];
+    if plan.run.optimizer_implementation.value == OptimizerImplementation::InBackward {
+        let name = "gradient of the largest tensor (freed as soon as it is applied)";
+        lines.product(
+            line(Component::Gradients, name, BACKWARD, drivers, "the step runs inside the backward"),
+            &[("bytes", g), ("largest tensor", plan.trained.largest)],
+        );
+        return;
+    }
+    let embedding = plan.shape.inventory.embedding() as f64;
+    if plan.run.gradient_accumulation_steps.value > 1 {
+        lines.product(
+            line(
+                Component::Gradients,
+                "gradients, those of earlier micro-batches included",
+                STEP,
+                &[Driver::Method, Driver::GradientAccumulation, Driver::Gradients],
+                "gradients stay allocated between micro-batches",
+            ),
+            &[("bytes", g), ("P_trained", groups.total)],
+        );
+    } else {
+        gradients_of_one_batch(plan, lines);
+    }
+    if groups.total < embedding {
+        return;
+    }
+    tied_gradients(plan, lines);
+}
+
+fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
+    let (g, groups, n) = (plan.gradient, plan.groups, plan.trained_layers());
+    let drivers = &[Driver::Method, Driver::Gradients, Driver::Model];
+    let head = if groups.tied { plan.shape.inventory.embedding() as f64 } else { groups.head };
+    lines.product(
+        line(Component::Gradients, "gradient of the output head", LAYER_BACKWARD, drivers, TIMELINE),
+        &[("bytes", g), ("P_head", head)],
+    );
+    // With adapters the gradients are so small that the last layer's are not told apart.
+    let (name, share) = if plan.adapters.is_some() {
+        ("gradients", 1.0)
+    } else {
+        ("gradients of all layers but one", (n - 1.0) / n.max(1.0))
+    };
+    lines.product(
+        line(Component::Gradients, name, &[Phase::BackwardBottom], drivers, TIMELINE),
+        &[("(n−1)/n", share), ("bytes", g), ("P_layers", groups.layers)],
+    );
+    lines.product(
+        line(Component::Gradients, "gradients", GRADIENTS_WHOLE, drivers, TIMELINE),
+        &[("bytes", g), ("P_trained", groups.total)],
+    );
+}
+
+/// A tied embedding gets two gradients, the head's and its own, which the engine adds out of
+/// place: two tensors more at the end of the backward, three where `.grad` exists already. Under
+/// autocast the cast lets the sum be in place: one fewer.
+fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
+    let accumulated = plan.run.gradient_accumulation_steps.value > 1;
+    let in_place = plan.shape.precision == Precision::Mixed || plan.run.loss.value == Loss::Fused;
+    let matrix = plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
+    let drivers = &[Driver::Model, Driver::Gradients];
+    let tied = plan.groups.tied;
+    let copies = match (tied, accumulated, in_place) {
+        (true, false, true) => 1.0,
+        (true, false, false) | (true, true, true) => 2.0,
+        (true, true, false) => 3.0,
+        (false, true, _) => 1.0,
+        (false, false, _) => 0.0,
+    };
+    let name = if tied {
+        "the tied embedding's gradients, added out of place"
+    } else {
+        "the embedding's new gradient"
+    };
+    lines.product(
+        line(Component::Temporaries, name, &[Phase::BackwardEnd], drivers, TIMELINE),
+        &[("copies", copies), ("bytes·V·d", matrix)],
+    );
+    if tied && accumulated {
+        lines.product(
+            line(Component::Temporaries, "the head's new gradient", LAYER_BACKWARD, drivers, TIMELINE),
+            &[("bytes·V·d", matrix)],
+        );
+    }
+}
+
+/// Token ids and labels, 8 bytes each.
+fn inputs(plan: &Plan<'_>, lines: &mut Lines) {
+    lines.sum(
+        line(
+            Component::Activations,
+            "token ids and labels",
+            STEP,
+            &[Driver::MicroBatchSize, Driver::SequenceLength],
+            "64-bit integers",
+        ),
+        None,
+        &Sum::term(16.0, &[Symbol::Tokens]),
+        &plan.shape.symbols,
+    );
+}
+
+/// A frozen second model, in the dtype it is loaded in.
+fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+    if plan.run.reference_model.value == ReferenceModel::None {
+        return;
+    }
+    let bytes = plan.run.weights.value.bytes() as f64 / rank.weight_shards;
+    lines.product(
+        Line {
+            component: Component::Weights,
+            name: "reference model".into(),
+            live: PhaseSet::ALL,
+            drivers: &[Driver::ReferenceModel, Driver::Model],
+            source: "a frozen copy of the whole model",
+        },
+        &[("bytes", bytes), ("P", plan.shape.inventory.total() as f64)],
+    );
+}
+
+/// What the layers and the body keep for backward.
+fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+    let activations = &plan.activations;
+    let symbols = &plan.shape.symbols;
+    let (checkpointed, whole) =
+        split_layers(plan.run.activation_checkpointing.value, plan.trained_layers().min(rank.layers));
+    let drivers = &[
+        Driver::MicroBatchSize,
+        Driver::SequenceLength,
+        Driver::Checkpointing,
+        Driver::Attention,
+        Driver::Kernels,
+    ];
+    let name = |what: &str, count: f64| format!("{what}, {count} layers");
+    if plan.run.activation_offload.value {
+        // The host holds them; the layer at work and the one on its way are on the GPU.
+        let each = if checkpointed > 0.0 { &activations.checkpoint } else { &activations.layer };
+        lines.sum(
+            line(
+                Component::Activations,
+                "saved activations not yet on the host",
+                SAVED,
+                drivers,
+                "two layers in flight",
+            ),
+            Some(("2", 2.0)),
+            each,
+            symbols,
+        );
+    } else {
+        lines.sum(
+            Line {
+                name: name("inputs of the checkpointed layers", checkpointed),
+                ..line(Component::Activations, "", SAVED, drivers, activations.source)
+            },
+            Some(("n", checkpointed)),
+            &activations.checkpoint,
+            symbols,
+        );
+        lines.sum(
+            Line {
+                name: name("saved for backward", whole),
+                ..line(Component::Activations, "", SAVED, drivers, activations.source)
+            },
+            Some(("n", whole)),
+            &activations.layer,
+            symbols,
+        );
+    }
+    lines.sum(
+        line(
+            Component::Activations,
+            "saved once a model: embedding, last norm, rotary tables",
+            SAVED,
+            drivers,
+            activations.source,
+        ),
+        None,
+        &activations.body,
+        symbols,
+    );
+}
+
+fn loss(plan: &Plan<'_>, lines: &mut Lines) {
+    let loss = &plan.loss;
+    let symbols = &plan.shape.symbols;
+    let drivers = &[Driver::Loss, Driver::MicroBatchSize, Driver::SequenceLength, Driver::Model];
+    let mut push = |name: &str, phase: Phase, sum: &Sum| {
+        lines.sum(line(Component::Logits, name, &[phase], drivers, loss.source), None, sum, symbols);
+    };
+    push("logits and loss, forward", Phase::ForwardEnd, &loss.forward);
+    push("logits and log-softmax kept for backward", Phase::Loss, &loss.saved);
+    push("gradients of the log-likelihood and the log-softmax", Phase::Loss, &loss.backward);
+    if let Some(sum) = &loss.head_backward {
+        push("gradients of logits, head and hidden states", Phase::HeadBackward, sum);
+    } else {
+        push("gradients made by the fused loss", Phase::HeadBackward, &loss.saved);
+    }
+}
+
+/// One layer's backward: its gradient in flight, its own activations and its temporaries.
+fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
+    let activations = &plan.activations;
+    let symbols = &plan.shape.symbols;
+    let drivers = &[Driver::MicroBatchSize, Driver::SequenceLength, Driver::Attention];
+    let residual = Sum::term(plan.residual(), &[Symbol::Tokens, Symbol::Hidden]);
+    let ends: &[Phase] = if plan.adapters.is_some() { LAYER_BACKWARD } else { BACKWARD };
+    lines.sum(
+        line(Component::Temporaries, "gradient of the residual stream", ends, drivers, TIMELINE),
+        None,
+        &residual,
+        symbols,
+    );
+    let (what, one) = match plan.run.activation_checkpointing.value {
+        Checkpointing::None | Checkpointing::Selective => {
+            ("saved activations of the first layer", &activations.layer)
+        }
+        Checkpointing::Full | Checkpointing::Every { .. } => {
+            ("input of the first layer", &activations.checkpoint)
+        }
+    };
+    lines.sum(
+        line(Component::Activations, what, &[Phase::BackwardBottom], drivers, activations.source),
+        None,
+        one,
+        symbols,
+    );
+    let what = match plan.run.activation_checkpointing.value {
+        Checkpointing::None => "one layer's backward",
+        _ => "one layer recomputed, and its backward",
+    };
+    lines.sum(
+        line(Component::Temporaries, what, LAYER_BACKWARD, drivers, activations.source),
+        None,
+        &activations.transient,
+        symbols,
+    );
+    dequantised(plan, lines);
+    lines.worded(
+        line(
+            Component::Temporaries,
+            "cuBLAS workspace",
+            LAYER_BACKWARD,
+            &[],
+            "one matrix product's workspace, sm80 to sm89",
+        ),
+        "8.125 MiB",
+        CUBLAS_WORKSPACE,
+    );
+}
+
+/// 4-bit weights are dequantised one matrix at a time.
+fn dequantised(plan: &Plan<'_>, lines: &mut Lines) {
+    if !matches!(plan.run.quantization.value, Quantization::Nf4 | Quantization::Nf4Double)
+        || plan.adapters.is_none()
+    {
+        return;
+    }
+    let largest =
+        plan.shape.inventory.linears().filter(|(t, _)| t.in_layer()).map(|(_, l)| l.input * l.output).max();
+    lines.product(
+        line(
+            Component::Temporaries,
+            "the widest weight, dequantised",
+            LAYER_BACKWARD,
+            &[Driver::Quantization],
+            "bitsandbytes multiplies with a 16-bit copy",
+        ),
+        &[("2", 2.0), ("in·out", largest.unwrap_or(0) as f64)],
+    );
+}
+
+/// Autocast keeps its 16-bit copies of fp32 weights until the forward's context ends. Without
+/// checkpointing the layers' own saved tensors hold them already.
+fn cast_cache(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+    let run = plan.run;
+    if matches!(run.activation_checkpointing.value, Checkpointing::None) {
+        return;
+    }
+    let cast = match &plan.adapters {
+        Some(adapters)
+            if run.autocast.value && run.weights.value != Dtype::Fp32 && adapters.weight >= 4.0 =>
+        {
+            Adapters::parameters(adapters)
+        }
+        None if plan.shape.precision == Precision::Mixed => {
+            plan.shape.inventory.layer_linear_parameters() as f64 * rank.layers / plan.layers().max(1.0)
+        }
+        _ => return,
+    };
+    lines.product(
+        line(
+            Component::Temporaries,
+            "autocast's cache of 16-bit weights",
+            &[Phase::ForwardEnd],
+            &[Driver::Weights, Driver::Compute],
+            "torch.autocast caches casts of fp32 leaves until its context ends",
+        ),
+        &[("2", 2.0), ("P_linear", cast)],
+    );
+}
+
+/// Evaluation keeps nothing for backward, but its logits are upcast as in training.
+fn evaluation(plan: &Plan<'_>, lines: &mut Lines) {
+    let Some(batch) = &plan.run.eval_batch_size else { return };
+    let mut symbols = plan.shape.symbols.clone();
+    let sequence = plan.run.sequence_length.value;
+    symbols.set(Symbol::Batch, batch.value);
+    symbols.set(Symbol::Tokens, batch.value.saturating_mul(sequence));
+    let drivers = &[Driver::EvalBatchSize, Driver::SequenceLength, Driver::Loss];
+    lines.sum(
+        line(
+            Component::Logits,
+            "logits and loss of an evaluation batch",
+            &[Phase::Evaluation],
+            drivers,
+            plan.loss.source,
+        ),
+        None,
+        &plan.loss.forward,
+        &symbols,
+    );
+    let hidden = Sum::term(2.0 * plan.residual(), &[Symbol::Tokens, Symbol::Hidden]);
+    lines.sum(
+        line(
+            Component::Activations,
+            "hidden states of an evaluation batch",
+            &[Phase::Evaluation],
+            drivers,
+            "no_grad keeps no more",
+        ),
+        None,
+        &hidden,
+        &symbols,
+    );
+}
