@@ -15,6 +15,7 @@
 //! Data goes left to right and never back: a stage knows only the stages to its left.
 //! [`check`] is the one place where the stages are put together.
 
+pub mod baseline;
 pub mod catalog;
 pub mod change;
 pub mod check;
@@ -23,6 +24,7 @@ pub mod discover;
 pub mod document;
 pub mod finding;
 pub mod fit;
+pub mod fix;
 pub mod framework;
 pub mod memory;
 pub mod report;

@@ -1,13 +1,15 @@
 //! `llmlint [check] PATHS…`.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use super::common::{self, FailOn, Failure, Prepared};
-use super::{CheckArgs, FINDINGS, OK};
-use crate::check::{Report, check_bytes, check_files};
+use super::{CheckArgs, FINDINGS, OK, diff, git};
+use crate::baseline::Baseline;
+use crate::check::{Report, Unreadable, check_bytes, check_files};
 use crate::document::{Syntax, limits};
-use crate::sanitize;
 use crate::settings::Level;
+use crate::{fix, report, sanitize};
 
 /// Runs it.
 ///
@@ -33,7 +35,28 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         let path = sanitize::path(path);
         let _ = writeln!(anstream::stderr(), "llmlint: {path}: not a training config that is known; skipped");
     }
-    common::write_report(&report, options)?;
+    if options.fix || options.unsafe_fixes {
+        let fixed = apply_fixes(&report, options.unsafe_fixes)?;
+        if fixed > 0 {
+            report = check_files(&files, &context).map_err(unreadable)?;
+        }
+    }
+    let mut base = None;
+    if let Some(since) = &options.since {
+        let changed = git::changed_since(&context.working_directory, since)?;
+        let touched = |path: &str| {
+            context.working_directory.join(path).canonicalize().is_ok_and(|path| changed.contains(&path))
+        };
+        // A changed DeepSpeed file concerns every run that names it.
+        report.files.retain(|file| file.sources.iter().any(|source| touched(&source.path)));
+        if options.format.iter().any(report::Format::shows_base) {
+            base = Some(diff::at_revision(since, &context, &options.budget)?);
+        }
+    }
+    if let Some(path) = &options.baseline {
+        use_baseline(path, options.write_baseline, &mut report)?;
+    }
+    common::write_report(&report, base.as_ref(), options)?;
     let fail_on = options.fail_on.unwrap_or_else(|| {
         match context.settings.of(&context.working_directory).content.fail_on {
             None | Some(Level::Error) => FailOn::Error,
@@ -43,6 +66,39 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         }
     });
     Ok(if fail_on.fails(report.worst()) { FINDINGS } else { OK })
+}
+
+fn unreadable(files: Vec<Unreadable>) -> Failure {
+    let lines: Vec<String> = files.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
+    Failure::Message(lines.join("\n"))
+}
+
+/// Writes the fixes on offer; gives the number of files written.
+fn apply_fixes(report: &Report, with_unsafe: bool) -> Result<usize, Failure> {
+    let mut written = 0;
+    for file in &report.files {
+        let edits = fix::collect(&file.findings, with_unsafe);
+        let Some(source) = file.sources.first().filter(|_| !edits.is_empty()) else { continue };
+        let Some(now) = fix::apply_verified(&file.path, &source.text, &edits) else { continue };
+        fix::write(Path::new(&file.path), &now)
+            .map_err(|e| Failure::Message(format!("cannot fix `{}`: {e}", file.path)))?;
+        written += 1;
+    }
+    Ok(written)
+}
+
+fn use_baseline(path: &Path, write: bool, report: &mut Report) -> Result<(), Failure> {
+    let failed = |why: String| Failure::Message(format!("baseline `{}`: {why}", path.display()));
+    let baseline = if write {
+        let baseline = Baseline::of(report);
+        std::fs::write(path, baseline.to_text()).map_err(|e| failed(e.to_string()))?;
+        baseline
+    } else {
+        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+        Baseline::parse(&text).map_err(failed)?
+    };
+    baseline.apply(report);
+    Ok(())
 }
 
 fn check_stdin(name: &str, context: &crate::check::Context, report: &mut Report) -> Result<(), Failure> {

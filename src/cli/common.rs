@@ -96,6 +96,21 @@ pub(crate) struct CheckOptions {
     /// Exit with 1 when there are findings of this severity or above
     #[arg(long, value_name = "SEVERITY", help_heading = "Rules")]
     pub fail_on: Option<FailOn>,
+    /// Report only configs that changed since a git revision, and runs that name a changed file
+    #[arg(long, value_name = "REV", help_heading = "Files")]
+    pub since: Option<String>,
+    /// Apply safe fixes
+    #[arg(long, help_heading = "Fixes")]
+    pub fix: bool,
+    /// Apply fixes that change training too
+    #[arg(long, help_heading = "Fixes")]
+    pub unsafe_fixes: bool,
+    /// Findings that are known and accepted
+    #[arg(long, value_name = "FILE", help_heading = "Rules")]
+    pub baseline: Option<PathBuf>,
+    /// Write the findings of this run to the baseline file, and report none of them
+    #[arg(long, requires = "baseline", help_heading = "Rules")]
+    pub write_baseline: bool,
     /// Leave out files and folders that match, as `exclude` in llmlint.toml
     #[arg(long, value_name = "GLOB", help_heading = "Files")]
     pub exclude: Vec<String>,
@@ -227,8 +242,15 @@ pub(crate) fn style(output: &OutputOptions, to_terminal: bool) -> report::Option
         ascii: output.ascii,
         width: output.width.or_else(terminal_width).unwrap_or(100).clamp(40, 200),
         quiet: output.quiet,
+        root: std::env::current_dir().ok().map(|here| root_of(&here)),
+        working_directory: std::env::current_dir().ok(),
         ..report::Options::default()
     }
+}
+
+/// The nearest folder with a `.git`, else the folder itself.
+fn root_of(folder: &Path) -> PathBuf {
+    folder.ancestors().find(|a| a.join(".git").exists()).unwrap_or(folder).to_owned()
 }
 
 fn terminal_width() -> Option<usize> {
@@ -239,7 +261,11 @@ fn terminal_width() -> Option<usize> {
 ///
 /// # Errors
 /// A file or stdout cannot be written.
-pub(crate) fn write_report(report: &Report, options: &CheckOptions) -> Result<(), Failure> {
+pub(crate) fn write_report(
+    report: &Report,
+    base: Option<&Report>,
+    options: &CheckOptions,
+) -> Result<(), Failure> {
     let formats = if options.format.is_empty() { vec![Format::Pretty] } else { options.format.clone() };
     if options.output_file.len() > formats.len() {
         return Err(Failure::Message("each --output-file needs a --format of its own".into()));
@@ -248,13 +274,15 @@ pub(crate) fn write_report(report: &Report, options: &CheckOptions) -> Result<()
         match options.output_file.get(index) {
             Some(path) => {
                 let mut text = Vec::new();
-                report::write(format, report, &style(&options.output, false), &mut text)?;
+                let style = report::Options { base, ..style(&options.output, false) };
+                report::write(format, report, &style, &mut text)?;
                 write_file(path, &text)?;
             }
             None => {
                 let to_terminal = io::stdout().is_terminal();
                 let mut out = io::BufWriter::new(io::stdout().lock());
-                report::write(format, report, &style(&options.output, to_terminal), &mut out)?;
+                let style = report::Options { base, ..style(&options.output, to_terminal) };
+                report::write(format, report, &style, &mut out)?;
                 out.flush()?;
             }
         }

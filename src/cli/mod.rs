@@ -3,7 +3,10 @@
 
 mod check;
 mod common;
+mod diff;
 mod explain;
+mod fit;
+mod git;
 mod init;
 mod reference;
 
@@ -44,6 +47,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Show how a run's memory adds up, line by line
     Explain(explain::ExplainArgs),
+    /// Find the smallest changes that bring a run under its budget, and write them
+    Fit(fit::FitArgs),
+    /// Show what a change means for memory and findings: two revisions or two paths
+    Diff(diff::DiffArgs),
     /// Print the JSON Schema of a framework's files, of the native format, or of llmlint.toml
     Schema(reference::SchemaArgs),
     /// List the rules, or show one rule's page
@@ -85,6 +92,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         None => check::run(&cli.check),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Fit(args)) => fit::run(&args),
+        Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Schema(args)) => reference::schema(&args),
         Some(Command::Rules(args)) => reference::rules(&args),
         Some(Command::Init(args)) => init::run(&args),

@@ -1,15 +1,18 @@
 //! Who reads a file: how each framework is recognised, and how its keys become a
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
+pub mod axolotl;
 pub mod baseline;
 pub mod gpt_neox;
 pub mod litgpt;
+pub mod llm_foundry;
 pub mod lowering;
 pub mod names;
 pub mod native;
 pub mod schema;
 pub mod torchtitan;
 pub mod torchtune;
+pub mod unsupported;
 
 use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
@@ -114,8 +117,40 @@ pub trait Framework: Sync {
 }
 
 /// Every framework, in order of recognition: the first that recognises a file has it.
-pub const ALL: &[&dyn Framework] =
-    &[&native::Native, &torchtune::Torchtune, &torchtitan::Torchtitan, &gpt_neox::GptNeox, &litgpt::Litgpt];
+///
+/// The order is part of the signatures. What names itself comes first (`llmlint`, a
+/// `_component_` of torchtune, verl's `actor_rollout_ref`); what is told by a section with typed
+/// keys of its own next; what shares its keys with others last, each behind the one it would be
+/// mistaken for: OLMo has LLM Foundry's batch keys without a train loader, Megatron-Bridge has
+/// LitGPT's `train.global_batch_size` without a checkpoint, Levanter has NeMo's `trainer`, and
+/// flat files with a model's name go by the company it keeps.
+pub const ALL: &[&dyn Framework] = &[
+    &native::Native,
+    &torchtune::Torchtune,
+    &unsupported::VERL,
+    &unsupported::EASYR1,
+    &unsupported::H2O,
+    &unsupported::MEGATRON_LM,
+    &unsupported::NEMO_AUTOMODEL,
+    &unsupported::NEMO_RL,
+    &unsupported::NEMO,
+    &unsupported::NANOTRON,
+    &unsupported::PICOTRON,
+    &torchtitan::Torchtitan,
+    &unsupported::LINGUA,
+    &llm_foundry::LlmFoundry,
+    &unsupported::OLMO,
+    &gpt_neox::GptNeox,
+    &litgpt::Litgpt,
+    &unsupported::MEGATRON_BRIDGE,
+    &unsupported::LEVANTER,
+    &unsupported::MAXTEXT,
+    &unsupported::OPEN_LM,
+    &unsupported::PRIME_RL,
+    &unsupported::UNSLOTH,
+    &axolotl::Axolotl,
+    &unsupported::MS_SWIFT,
+];
 
 /// Finds out whose file this is.
 pub fn recognise(document: &crate::document::Document) -> Option<(&'static dyn Framework, Kind)> {

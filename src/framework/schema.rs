@@ -22,6 +22,8 @@
 //!   either of the last two. A name with dots is a path from the top of the file, else a sibling.
 //!   `"x-value-changes": true`: the old value does not mean the same under the new name, so no
 //!   edit is offered. `"x-instead": "…"`: what to do, in words, where no new name says it.
+//!   `"x-only-true": true`: the mark does not hold for a value of `false`.
+//!   A key that was dropped in a release nobody remembers says `"x-removed-in": "0"`.
 //! - An alias that is as good as the name is a property of its own with
 //!   `"x-alias-of": "name"` and a `$ref` to it; it is accepted and never suggested.
 
@@ -32,7 +34,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value as Json;
 
-use super::{Framework, Kind, TextNumbers};
+use super::{Framework, Kind, TextNumbers, UnknownKeys};
 use crate::document::pointer::locate;
 use crate::document::{Field, Scalar, Style, Value};
 use crate::source::Span;
@@ -372,6 +374,9 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let Some(value) = parent.get(key) else { continue };
+            if value.is_null() && self.framework.unknown_keys() == UnknownKeys::Dropped {
+                continue;
+            }
             let near = super::names::near(key, known.iter().filter(|(_, s)| suggestible(s)).map(|(n, _)| *n));
             let elsewhere = super::names::elsewhere(self.framework.name(), key);
             let moved = near.is_empty().then(|| section_with(self.schema, key)).flatten();
@@ -536,6 +541,9 @@ impl<'a> Reader<'a> {
         let flag = |name: &str| property.get(name).and_then(Json::as_bool) == Some(true);
         let rename = !flag("x-value-changes") && renamed.as_ref().is_some_and(|name| !name.contains('.'));
         let instead = renamed.or_else(|| text("x-instead"));
+        if flag("x-only-true") && value.to_bool() == Some(false) {
+            return None;
+        }
         let kind = if let Some(since) = text("x-removed-in").filter(|v| self.reached(v)) {
             MistakeKind::Removed { since, instead, rename }
         } else if let Some(since) = text("x-deprecated-in").filter(|v| self.reached(v)) {

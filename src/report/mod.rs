@@ -35,6 +35,13 @@ pub enum Format {
     Narrated,
 }
 
+impl Format {
+    /// Does the format show each config's change from a base revision?
+    pub fn shows_base(&self) -> bool {
+        !matches!(self, Format::Github | Format::Concise | Format::Narrated)
+    }
+}
+
 /// How to write.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {

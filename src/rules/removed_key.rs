@@ -55,10 +55,10 @@ impl RemovedKey {
                 Location::primary(mistake.key_span),
                 format!("{name} no longer has `{}`", mistake.dotted()),
             );
-            finding = finding.at(if since.starts_with(|c: char| c.is_ascii_digit()) {
-                format!("removed in {name} {since}")
+            finding = finding.at(if since == "0" {
+                "removed long ago".to_owned()
             } else {
-                "removed".to_owned()
+                format!("removed in {name} {since}")
             });
             if !declared {
                 finding = finding.note(format!(

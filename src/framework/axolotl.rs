@@ -1,0 +1,71 @@
+//! Axolotl's configs: one flat YAML file, read by `yaml.safe_load` and checked by pydantic, which
+//! drops unknown keys without a word. Facts: axolotl 0.18.0 to 0.21.0,
+//! `src/axolotl/utils/schemas/`, `utils/config/__init__.py`, `loaders/`.
+
+mod lower;
+
+use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::document::{Dialect, Syntax, Value};
+use crate::run::TrainingRun;
+
+/// Axolotl.
+pub struct Axolotl;
+
+/// The release whose keys and defaults are known.
+pub(crate) const RELEASE: &str = "axolotl 0.21.0";
+
+/// Two of these beside `base_model` make a file Axolotl's.
+const MARKS: [&str; 15] = [
+    "datasets",
+    "pretraining_dataset",
+    "micro_batch_size",
+    "sequence_len",
+    "adapter",
+    "num_epochs",
+    "lora_r",
+    "dataset_prepared_path",
+    "val_set_size",
+    "sample_packing",
+    "pad_to_sequence_len",
+    "special_tokens",
+    "rl",
+    "evals_per_epoch",
+    "saves_per_epoch",
+];
+
+impl Framework for Axolotl {
+    fn name(&self) -> &'static str {
+        "axolotl"
+    }
+
+    fn release(&self) -> &'static str {
+        RELEASE
+    }
+
+    fn syntaxes(&self) -> &'static [Syntax] {
+        &[Syntax::Yaml]
+    }
+
+    fn dialect(&self, _: Syntax) -> Dialect {
+        Dialect::PyYaml
+    }
+
+    fn recognise(&self, root: Value<'_>) -> Option<Kind> {
+        // A template's `${BASE_MODEL}` is text too.
+        root.get("base_model")?.text()?;
+        let marks = MARKS.iter().filter(|key| root.get(key).is_some()).count();
+        (marks >= 2).then_some(Kind::Run)
+    }
+
+    fn schema(&self, _: Kind) -> Option<&'static str> {
+        Some(include_str!("../../schemas/axolotl.schema.json"))
+    }
+
+    fn unknown_keys(&self) -> UnknownKeys {
+        UnknownKeys::Dropped
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
+        lower::lower(cx)
+    }
+}
