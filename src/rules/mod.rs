@@ -2,10 +2,16 @@
 //! suppressions, baselines and the exit code come after it, in one place.
 
 pub mod deprecated_key;
+pub mod experts_not_divisible;
+pub mod heads_not_divisible_by_tensor_parallel;
+pub mod hidden_not_divisible_by_heads;
 pub mod invalid_value;
+pub mod layers_not_divisible_by_pipeline;
 pub mod missing_key;
 pub mod removed_key;
+pub mod sequence_not_divisible_by_context_parallel;
 pub mod unknown_key;
+pub mod world_size_mismatch;
 pub mod wrong_type;
 
 use std::sync::Arc;
@@ -19,7 +25,7 @@ use crate::finding::{Finding, Safety, Severity};
 use crate::framework::schema::Mistake;
 use crate::framework::{Framework, Kind};
 use crate::memory::Estimate;
-use crate::run::{TrainingRun, Unknown};
+use crate::run::{Origin, TrainingRun, Unknown};
 use crate::settings::{Budget, BudgetError, Settings};
 use crate::source::{Location, Source};
 
@@ -120,10 +126,16 @@ macro_rules! declare_rule {
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[
     &deprecated_key::DeprecatedKey,
+    &experts_not_divisible::ExpertsNotDivisible,
+    &heads_not_divisible_by_tensor_parallel::HeadsNotDivisibleByTensorParallel,
+    &hidden_not_divisible_by_heads::HiddenNotDivisibleByHeads,
     &invalid_value::InvalidValue,
+    &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
     &missing_key::MissingKey,
     &removed_key::RemovedKey,
+    &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
     &unknown_key::UnknownKey,
+    &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,
 ];
 
@@ -141,6 +153,11 @@ pub(crate) fn budget_error(error: &BudgetError, location: Location) -> Finding {
         BudgetError::Amount(_) => "wrong-type",
     };
     Finding::new(rule, Severity::Error, location, error.to_string())
+}
+
+/// The first place that one of several settings was written at, else the file's start.
+fn place(origins: &[&Origin]) -> Location {
+    origins.iter().find_map(|origin| origin.location()).unwrap_or_default()
 }
 
 /// `a, b or c`.

@@ -1,0 +1,68 @@
+//! Sequences that context and tensor parallelism cannot cut into equal pieces.
+
+use super::{Checked, place};
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+use crate::run::ModelCode;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds a sequence length that is no multiple of what the parallel degrees need: twice the
+    /// context-parallel degree (each rank takes one piece from the front and one from the back,
+    /// so that causal attention costs all ranks the same), times the tensor-parallel degree where
+    /// the sequence is split over it too.
+    ///
+    /// ## Why is this bad
+    ///
+    /// torchtitan and Megatron assert it when the model is built, after the GPUs are rented.
+    /// Frameworks that pad the sequence themselves are left alone.
+    ///
+    /// ## Example
+    ///
+    /// ```toml
+    /// [training]
+    /// seq_len = 8200
+    /// [parallelism]
+    /// context_parallel_degree = 8
+    /// ```
+    ///
+    /// ## Fix
+    ///
+    /// Round the length to the next multiple.
+    SequenceNotDivisibleByContextParallel, "sequence-not-divisible-by-context-parallel", Error,
+    "the sequence cannot be cut into equal pieces"
+}
+
+impl SequenceNotDivisibleByContextParallel {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let Some(run) = file.run else { return };
+        let (context, tensor) = (run.parallelism.context.value, run.parallelism.tensor.value);
+        let pieces = match run.model_code.value {
+            ModelCode::Torchtitan if context > 1 || tensor > 1 => tensor * context * 2,
+            ModelCode::Megatron if context > 1 => context * 2,
+            _ => return,
+        };
+        let length = run.sequence_length.value;
+        if pieces == 0 || length == 0 || length % pieces == 0 {
+            return;
+        }
+        let next = length.div_ceil(pieces) * pieces;
+        findings.push(
+            Finding::new(
+                Self::NAME,
+                Severity::Error,
+                place(&[
+                    &run.sequence_length.origin,
+                    &run.parallelism.context.origin,
+                    &run.parallelism.tensor.origin,
+                ]),
+                format!("a sequence of {length} tokens is no multiple of {pieces}"),
+            )
+            .note(format!(
+                "context parallelism over {context} and tensor parallelism over {tensor} ranks need that"
+            ))
+            .help(format!("{next} is the next multiple")),
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Parallel degrees whose product does not divide the GPUs.
+
+use super::{Checked, place};
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds a number of GPUs that the product of the tensor, pipeline and context degrees does
+    /// not divide, and a shard group that does not divide the data-parallel ranks.
+    ///
+    /// ## Why is this bad
+    ///
+    /// What is left after the model-parallel degrees is the data-parallel degree. A remainder
+    /// stops the run when the process groups are made, after the GPUs are rented.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// parallelism: { gpus: 12, tensor: 8 }
+    /// ```
+    ///
+    /// ## Fix
+    ///
+    /// Change the number of GPUs or a degree.
+    WorldSizeMismatch, "world-size-mismatch", Error, "the parallel degrees do not divide the GPUs"
+}
+
+impl WorldSizeMismatch {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let Some(run) = file.run else { return };
+        let parallel = &run.parallelism;
+        let Some(gpus) = &parallel.gpus else { return };
+        let degrees =
+            [("tensor", &parallel.tensor), ("pipeline", &parallel.pipeline), ("context", &parallel.context)];
+        let product: u64 = degrees.iter().map(|(_, d)| d.value.max(1)).product();
+        let written = degrees.iter().filter(|(_, d)| d.value > 1).map(|(_, d)| &d.origin);
+        let mut origins: Vec<_> = vec![&gpus.origin];
+        origins.extend(written);
+        if gpus.value % product != 0 {
+            let words: Vec<String> = degrees
+                .iter()
+                .filter(|(_, d)| d.value > 1)
+                .map(|(name, d)| format!("{name} {}", d.value))
+                .collect();
+            findings.push(
+                Finding::new(
+                    Self::NAME,
+                    Severity::Error,
+                    place(&origins),
+                    format!("{} GPUs are no multiple of {product} ({})", gpus.value, words.join(" × ")),
+                )
+                .note("what is left after these degrees is the data-parallel degree"),
+            );
+            return;
+        }
+        let ranks = gpus.value / product;
+        if let Some(group) = &parallel.shard_group
+            && (group.value == 0 || ranks % group.value != 0)
+        {
+            findings.push(Finding::new(
+                Self::NAME,
+                Severity::Error,
+                place(&[&group.origin, &gpus.origin]),
+                format!("a shard group of {} does not divide {ranks} data-parallel ranks", group.value),
+            ));
+        }
+    }
+}
