@@ -48,7 +48,7 @@ impl Framework for GptNeox {
         if !(pipeline || (shape && number("num_attention_heads") && number("seq_length") && trains)) {
             return None;
         }
-        let sweep = get(root, "autotuning").is_some();
+        let sweep = get(root, "autotuning").is_some() || get(root, "autotuning_config").is_some();
         Some(if shape && trains && !sweep { Kind::Run } else { Kind::Fragment })
     }
 

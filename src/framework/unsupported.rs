@@ -248,6 +248,10 @@ fn nemo_rl(root: Value<'_>) -> Option<Kind> {
 }
 
 fn nemo(root: Value<'_>) -> Option<Kind> {
+    // A search space of the launcher's auto-configurator.
+    if number(root, "train_settings.model_size_in_b") && there(root, "train_settings.gpu_memory_gb") {
+        return Some(Kind::Fragment);
+    }
     const BATCHES: [&str; 3] =
         ["model.micro_batch_size", "model.global_batch_size", "model.tensor_model_parallel_size"];
     let trainer = any(root, &["trainer.devices", "trainer.num_nodes", "trainer.precision"], there);
@@ -326,5 +330,9 @@ fn open_lm(root: Value<'_>) -> Option<Kind> {
 
 fn prime_rl(root: Value<'_>) -> Option<Kind> {
     const SECTIONS: [&str; 4] = ["optim", "trainer", "orchestrator", "data"];
-    (text(root, "model.name") && any(root, &SECTIONS, mapping)).then_some(Kind::Run)
+    const LOOP: [&str; 2] = ["max_async_level", "max_concurrent_runs"];
+    let trainer =
+        text(root, "trainer.model.name") && any(root, &["deployment", "orchestrator", "inference"], mapping);
+    let own = text(root, "model.name") && (any(root, &SECTIONS, mapping) || any(root, &LOOP, number));
+    (own || trainer).then_some(Kind::Run)
 }
