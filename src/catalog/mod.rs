@@ -4,5 +4,5 @@ pub mod architecture;
 pub mod gpus;
 pub mod models;
 
-pub use architecture::{Architecture, Family, Mla, Moe};
+pub use architecture::{Architecture, Family, Mla, Moe, Vision, VisionClass};
 pub use gpus::Gpu;

@@ -17,8 +17,11 @@ type Defaults = &'static [(&'static str, Value)];
 pub(super) fn of(family: Family, model_type: &str) -> Defaults {
     match family {
         Family::Llama => LLAMA,
+        Family::Mistral if model_type == "ministral3" => MINISTRAL3,
         Family::Mistral => MISTRAL,
+        Family::Qwen2 if model_type != "qwen2" => QWEN2_VL,
         Family::Qwen2 => QWEN2,
+        Family::Qwen3 if model_type != "qwen3" => QWEN3_VL,
         Family::Qwen3 => QWEN3,
         Family::Gemma => GEMMA,
         Family::Gemma2 => GEMMA2,
@@ -44,6 +47,7 @@ pub(super) fn of(family: Family, model_type: &str) -> Defaults {
         Family::Cohere2 => COHERE2,
         Family::Mixtral => MIXTRAL,
         Family::Qwen2Moe => QWEN2_MOE,
+        Family::Qwen3Moe if model_type != "qwen3_moe" => QWEN3_VL_MOE,
         Family::Qwen3Moe => QWEN3_MOE,
         Family::Olmoe => OLMOE,
         Family::Phimoe => PHIMOE,
@@ -556,4 +560,50 @@ const MAMBA: Defaults = &[
     ("use_bias", B(false)),
     ("use_conv_bias", B(true)),
     ("tie_word_embeddings", B(true)),
+];
+const MINISTRAL3: Defaults = &[
+    ("vocab_size", N(131_072)),
+    ("hidden_size", N(4096)),
+    ("intermediate_size", N(14336)),
+    ("num_hidden_layers", N(34)),
+    ("num_attention_heads", N(32)),
+    ("num_key_value_heads", N(8)),
+    ("head_dim", N(128)),
+    ("max_position_embeddings", N(262_144)),
+    ("tie_word_embeddings", B(false)),
+];
+const QWEN2_VL: Defaults = &[
+    ("vocab_size", N(152_064)),
+    ("hidden_size", N(8192)),
+    ("intermediate_size", N(29568)),
+    ("num_hidden_layers", N(80)),
+    ("num_attention_heads", N(64)),
+    ("num_key_value_heads", N(8)),
+    ("max_position_embeddings", N(32768)),
+    ("use_sliding_window", B(false)),
+    ("sliding_window", N(4096)),
+    ("max_window_layers", N(80)),
+];
+const QWEN3_VL: Defaults = &[
+    ("vocab_size", N(151_936)),
+    ("hidden_size", N(4096)),
+    ("intermediate_size", N(22016)),
+    ("num_hidden_layers", N(32)),
+    ("num_attention_heads", N(32)),
+    ("num_key_value_heads", N(32)),
+    ("head_dim", N(128)),
+    ("max_position_embeddings", N(128_000)),
+];
+const QWEN3_VL_MOE: Defaults = &[
+    ("vocab_size", N(151_936)),
+    ("hidden_size", N(2048)),
+    ("intermediate_size", N(5632)),
+    ("num_hidden_layers", N(24)),
+    ("num_attention_heads", N(16)),
+    ("num_key_value_heads", N(16)),
+    ("max_position_embeddings", N(128_000)),
+    ("decoder_sparse_step", N(1)),
+    ("moe_intermediate_size", N(1408)),
+    ("num_experts_per_tok", N(4)),
+    ("num_experts", N(60)),
 ];

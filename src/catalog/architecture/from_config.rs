@@ -51,9 +51,9 @@ impl Family {
         Some(match model_type {
             // Yi's own class is Llama's under another name.
             "llama" | "Yi" | "yi" => Family::Llama,
-            "mistral" => Family::Mistral,
-            "qwen2" => Family::Qwen2,
-            "qwen3" => Family::Qwen3,
+            "mistral" | "ministral3" => Family::Mistral,
+            "qwen2" | "qwen2_vl_text" | "qwen2_5_vl_text" => Family::Qwen2,
+            "qwen3" | "qwen3_vl_text" => Family::Qwen3,
             "gemma" => Family::Gemma,
             "gemma2" => Family::Gemma2,
             "gemma3_text" => Family::Gemma3Text,
@@ -80,7 +80,7 @@ impl Family {
             "cohere2" => Family::Cohere2,
             "mixtral" => Family::Mixtral,
             "qwen2_moe" => Family::Qwen2Moe,
-            "qwen3_moe" => Family::Qwen3Moe,
+            "qwen3_moe" | "qwen3_vl_moe_text" => Family::Qwen3Moe,
             "olmoe" => Family::Olmoe,
             "phimoe" => Family::Phimoe,
             "gpt_oss" => Family::GptOss,
@@ -103,12 +103,12 @@ impl Family {
 
 /// See [`Architecture::from_config`].
 pub(super) fn read(config: &Map<String, Value>) -> Result<Architecture, String> {
-    if let Some(text) = vision::language_part(config)? {
+    if let Some((text, vision)) = vision::split(config) {
         let mut architecture = language(text, false)?;
-        architecture.extra_parameters = vision::parameters(config, &architecture);
         if architecture.quantized.is_none() {
             architecture.quantized = quantized(config);
         }
+        architecture.vision = Some(vision);
         return Ok(architecture);
     }
     language(config.clone(), true)
@@ -174,6 +174,10 @@ fn language(config: Map<String, Value>, required: bool) -> Result<Architecture, 
     let family = Family::from_model_type(&model_type)
         .ok_or_else(|| format!("model_type `{model_type}` is not supported"))?;
     let mut fields = Fields { map: config, defaulted: Vec::new() };
+    if matches!(model_type.as_str(), "qwen2_vl_text" | "qwen2_5_vl_text") {
+        // Their attention always divides the hidden size.
+        fields.map.remove("head_dim");
+    }
     unnest(&mut fields, family, &model_type);
     for (usual, others) in ALIASES {
         if fields.map.get(*usual).is_none_or(Value::is_null)
@@ -282,6 +286,7 @@ fn assemble(fields: Fields, family: Family) -> Result<Architecture, String> {
         moe: moe(&fields, family)?,
         mla: mla(&fields, family)?,
         quantized: quantized(&fields.map),
+        vision: None,
         extra_parameters: 0,
         defaulted: fields.defaulted,
         config: fields.map,

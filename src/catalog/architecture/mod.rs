@@ -4,6 +4,8 @@ mod defaults;
 mod from_config;
 mod vision;
 
+pub use vision::{Vision, VisionClass};
+
 /// Which modelling code of transformers a model runs: the unit of parameter names and of saved
 /// activations. Several public families share one (`Yi`, `TinyLlama`, `SmolLM` are `llama`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -146,7 +148,9 @@ pub struct Architecture {
     pub mla: Option<Mla>,
     /// Quantisation that the checkpoint itself has (`quantization_config`): `nf4`, `fp8`, `gptq`, `mxfp4`, …
     pub quantized: Option<String>,
-    /// Parameters outside the language model (vision tower, projector), counted but not shaped.
+    /// The vision part of a vision-language model; the other fields describe its language model.
+    pub vision: Option<Vision>,
+    /// Parameters beyond both, counted but not shaped.
     pub extra_parameters: u64,
     /// Dimensions that the config leaves out and that are its class's default in transformers.
     pub defaulted: Vec<String>,
@@ -186,7 +190,7 @@ impl Architecture {
 
     /// Reads a Hugging Face `config.json` object, or the native format's spelling of one
     /// (`architecture` for `model_type`, `d_model`, `n_heads`, …). A vision-language config gives
-    /// its language model, with the vision part in `extra_parameters` where its size is known.
+    /// its language model, with the rest in [`Architecture::vision`].
     ///
     /// # Errors
     /// A sentence that says which `model_type` or field is missing or not supported.

@@ -43,6 +43,13 @@ impl<'a> Build<'a> {
         self.prefix = format!("{stack}.*.");
     }
 
+    /// What follows is in `count` modules of a list in the vision part.
+    pub(super) fn vision_layers(&mut self, stack: &str, count: u64) {
+        self.place = Place::Vision;
+        self.copies = count;
+        self.prefix = format!("{stack}.*.");
+    }
+
     fn push(&mut self, name: &str, shape: &[u64], role: Role, linear: Option<Linear>, times: u64) {
         self.tensors.push(Tensor {
             name: format!("{}{name}", self.prefix),

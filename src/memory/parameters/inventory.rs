@@ -1,11 +1,13 @@
 //! The list of a model's parameter tensors, and the sums over it.
 
-use super::{build::Build, decoders, encoders, gpt};
+use super::{build::Build, decoders, encoders, gpt, vision};
 use crate::catalog::{Architecture, Family};
 
 /// Where in the model a tensor sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
+    /// In the vision tower or the projector of a vision-language model.
+    Vision,
     /// Before the first layer: token, position and type embeddings and their norm.
     Embedding,
     /// In the encoder's layers of an encoder-decoder.
@@ -193,6 +195,9 @@ impl Inventory {
             | Family::Bart => encoders::model(&mut build)?,
             _ => decoders::model(&mut build)?,
         }
+        if let Some(part) = &architecture.vision {
+            vision::model(&mut build, part, architecture.hidden_size)?;
+        }
         let tensors = build.finish();
         let all: u128 = tensors
             .iter()
@@ -214,6 +219,11 @@ impl Inventory {
         self.family
     }
 
+    /// True when there is a vision part.
+    pub fn has_vision(&self) -> bool {
+        self.tensors.iter().any(|t| t.place == Place::Vision)
+    }
+
     /// The list, in the order of the forward pass.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
@@ -230,17 +240,17 @@ impl Inventory {
 
     /// All parameters, tied ones once, with those of a vision part.
     pub fn total(&self) -> u64 {
-        self.language() + self.extra
+        self.sum(|_| true).saturating_add(self.extra)
     }
 
     /// All parameters of the language model, tied ones once.
     pub fn language(&self) -> u64 {
-        self.sum(|_| true)
+        self.sum(|t| t.place != Place::Vision)
     }
 
-    /// Parameters of a vision part: counted, not listed.
+    /// Parameters outside the language model: the vision part's, and any that are not listed.
     pub fn extra(&self) -> u64 {
-        self.extra
+        self.sum(|t| t.place == Place::Vision).saturating_add(self.extra)
     }
 
     /// Parameters in the layers, encoder's and decoder's.

@@ -126,6 +126,17 @@ impl Collector {
         }
     }
 
+    fn convolution(&mut self, base: &Tensor, output: u64, kernel: &[u64]) {
+        let mut shape = vec![self.rank];
+        shape.extend(kernel);
+        let points = vec![1; kernel.len() - 1];
+        self.push(base, "lora_A.weight", shape);
+        self.push(base, "lora_B.weight", [vec![output, self.rank], points].concat());
+        if self.dora {
+            self.push(base, "lora_magnitude_vector.weight", vec![output]);
+        }
+    }
+
     /// A parameter that is no module's weight: every expert of a stack has `rank` of its own.
     fn parameter(&mut self, base: &Tensor, doubled: bool) {
         let (experts, rows, columns) = match base.shape.as_slice() {
@@ -147,7 +158,8 @@ pub fn adapters(
     dora: bool,
     modules_to_save: &[String],
 ) -> Adapters {
-    let table = converted(inventory.family());
+    // PEFT goes by the whole model's type, which for a vision-language model is none of these.
+    let table = if inventory.has_vision() { &[] } else { converted(inventory.family()) };
     let mut collector = Collector { rank, dora, tensors: Vec::new() };
     let mut unmatched = Vec::new();
     let mut refused = Vec::new();
@@ -215,6 +227,10 @@ pub fn adapters(
         match (tensor.linear, tensor.shape.as_slice()) {
             (Some(linear), _) => collector.linear(tensor, linear.input, linear.output),
             (None, [rows, width]) if table_of_rows => collector.embedding(tensor, *rows, *width),
+            // A convolution over patches: A is one of its shape, B one over single points.
+            (None, [output, kernel @ ..]) if kernel.len() >= 3 => {
+                collector.convolution(tensor, *output, kernel)
+            }
             _ => {
                 refused.push(format!("`{}` is no linear layer, and PEFT adapts none other", tensor.module()))
             }

@@ -11,6 +11,7 @@ mod experts;
 mod gpt;
 mod inventory;
 pub mod lora;
+mod vision;
 
 pub use inventory::{Inventory, LayerKind, Linear, LinearKind, Place, Role, Tensor};
 

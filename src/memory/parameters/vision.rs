@@ -1,0 +1,287 @@
+//! The vision tower and the projector of vision-language models.
+
+use super::{Place, Role, build::Build};
+use crate::catalog::{Vision, VisionClass};
+use serde_json::{Map, Value};
+
+/// A config's whole numbers with their class's defaults.
+struct Dims<'a>(&'a Map<String, Value>);
+
+impl Dims<'_> {
+    fn get(&self, key: &str, default: u64) -> Result<u64, String> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            // A pair of equal sides.
+            Some(Value::Array(sides)) => sides
+                .first()
+                .and_then(Value::as_u64)
+                .filter(|n| *n > 0 && *n < 1 << 20)
+                .ok_or_else(|| format!("`vision_config.{key}` is not a size")),
+            Some(value) => value
+                .as_u64()
+                .filter(|n| *n > 0 && *n < 1 << 20)
+                .ok_or_else(|| format!("`vision_config.{key}` is not a size")),
+        }
+    }
+
+    fn flag(&self, key: &str, default: bool) -> bool {
+        self.0.get(key).and_then(Value::as_bool).unwrap_or(default)
+    }
+}
+
+/// Everything of `vision`, for a language model of hidden size `text`.
+pub(super) fn model(b: &mut Build<'_>, vision: &Vision, text: u64) -> Result<(), String> {
+    let v = Dims(&vision.tower);
+    match vision.class {
+        VisionClass::Qwen2Vl => qwen2_vl(b, &v, text),
+        VisionClass::Qwen25Vl => qwen2_5_vl(b, &v),
+        VisionClass::Qwen3Vl => qwen3_vl(b, &v),
+        VisionClass::Gemma3 => {
+            let width = siglip(b, &v)?;
+            b.at(Place::Vision, "model.multi_modal_projector.");
+            b.parameter("mm_input_projection_weight", &[width, text], Role::Other);
+            b.norm("mm_soft_emb_norm", width, false);
+            Ok(())
+        }
+        VisionClass::PaliGemma => {
+            let width = siglip(b, &v)?;
+            let out = v.get("projection_dim", Dims(&vision.outer).get("projection_dim", 2048)?)?;
+            b.at(Place::Vision, "model.multi_modal_projector.");
+            b.linear("linear", width, out, true, Role::Other);
+            Ok(())
+        }
+        VisionClass::Llava | VisionClass::LlavaNext | VisionClass::LlavaOnevision => {
+            llava(b, &v, vision, text)
+        }
+        VisionClass::Mistral3 => {
+            let width = pixtral(b, &v)?;
+            let bias = Dims(&vision.outer).flag("multimodal_projector_bias", false);
+            let merge = Dims(&vision.outer).get("spatial_merge_size", 2)?;
+            b.at(Place::Vision, "model.multi_modal_projector.");
+            b.norm("norm", width, false);
+            b.linear("patch_merger.merging_layer", width * merge * merge, width, false, Role::Other);
+            b.linear("linear_1", width, text, bias, Role::Other);
+            b.linear("linear_2", text, text, bias, Role::Other);
+            Ok(())
+        }
+        VisionClass::Idefics3 => {
+            let width = idefics3(b, &v)?;
+            let scale = Dims(&vision.outer).get("scale_factor", 2)?;
+            b.at(Place::Vision, "model.connector.modality_projection.");
+            b.linear("proj", width * scale * scale, text, false, Role::Other);
+            Ok(())
+        }
+    }
+}
+
+/// Blocks of Qwen's towers, whose norms and MLPs differ.
+fn qwen_attention(b: &mut Build<'_>, d: u64, norm_bias: bool) {
+    b.norm("norm1", d, norm_bias);
+    b.norm("norm2", d, norm_bias);
+    b.linear("attn.qkv", d, 3 * d, true, Role::Attention);
+    b.linear("attn.proj", d, d, true, Role::Attention);
+}
+
+fn qwen_patches(b: &mut Build<'_>, v: &Dims<'_>, d: u64, patch: u64, bias: bool) -> Result<(), String> {
+    let patch = v.get("patch_size", patch)?;
+    let time = v.get("temporal_patch_size", 2)?;
+    let channels = v.get("in_channels", v.get("in_chans", 3)?)?;
+    b.at(Place::Vision, "model.visual.");
+    b.parameter("patch_embed.proj.weight", &[d, channels, time, patch, patch], Role::Other);
+    if bias {
+        b.parameter("patch_embed.proj.bias", &[d], Role::Other);
+    }
+    Ok(())
+}
+
+fn qwen2_vl(b: &mut Build<'_>, v: &Dims<'_>, text: u64) -> Result<(), String> {
+    let d = v.get("embed_dim", 1280)?;
+    let f = d * v.get("mlp_ratio", 4)?;
+    let merged = d * v.get("spatial_merge_size", 2)?.pow(2);
+    qwen_patches(b, v, d, 14, false)?;
+    b.vision_layers("model.visual.blocks", v.get("depth", 32)?);
+    qwen_attention(b, d, true);
+    b.linear("mlp.fc1", d, f, true, Role::Mlp);
+    b.linear("mlp.fc2", f, d, true, Role::Mlp);
+    b.at(Place::Vision, "model.visual.merger.");
+    b.norm("ln_q", d, true);
+    b.linear("mlp.0", merged, merged, true, Role::Other);
+    b.linear("mlp.2", merged, v.get("hidden_size", text)?, true, Role::Other);
+    Ok(())
+}
+
+fn qwen2_5_vl(b: &mut Build<'_>, v: &Dims<'_>) -> Result<(), String> {
+    let d = v.get("hidden_size", 3584)?;
+    let f = v.get("intermediate_size", 3420)?;
+    let merged = d * v.get("spatial_merge_size", 2)?.pow(2);
+    qwen_patches(b, v, d, 14, false)?;
+    b.vision_layers("model.visual.blocks", v.get("depth", 32)?);
+    qwen_attention(b, d, false);
+    b.linear("mlp.gate_proj", d, f, true, Role::Mlp);
+    b.linear("mlp.up_proj", d, f, true, Role::Mlp);
+    b.linear("mlp.down_proj", f, d, true, Role::Mlp);
+    b.at(Place::Vision, "model.visual.merger.");
+    b.norm("ln_q", d, false);
+    b.linear("mlp.0", merged, merged, true, Role::Other);
+    b.linear("mlp.2", merged, v.get("out_hidden_size", 3584)?, true, Role::Other);
+    Ok(())
+}
+
+fn qwen3_vl(b: &mut Build<'_>, v: &Dims<'_>) -> Result<(), String> {
+    let d = v.get("hidden_size", 1152)?;
+    let f = v.get("intermediate_size", 4304)?;
+    let merged = d * v.get("spatial_merge_size", 2)?.pow(2);
+    let out = v.get("out_hidden_size", 3584)?;
+    // Three of the layers feed a merger of their own unless the config lists others.
+    let deep = match v.0.get("deepstack_visual_indexes") {
+        Some(Value::Array(layers)) => layers.len() as u64,
+        _ => 3,
+    };
+    qwen_patches(b, v, d, 16, true)?;
+    b.positions("pos_embed", v.get("num_position_embeddings", 2304)?, d);
+    b.vision_layers("model.visual.blocks", v.get("depth", 27)?);
+    qwen_attention(b, d, true);
+    b.linear("mlp.linear_fc1", d, f, true, Role::Mlp);
+    b.linear("mlp.linear_fc2", f, d, true, Role::Mlp);
+    b.at(Place::Vision, "model.visual.merger.");
+    b.norm("norm", d, true);
+    b.linear("linear_fc1", merged, merged, true, Role::Other);
+    b.linear("linear_fc2", merged, out, true, Role::Other);
+    b.vision_layers("model.visual.deepstack_merger_list", deep);
+    b.norm("norm", merged, true);
+    b.linear("linear_fc1", merged, merged, true, Role::Other);
+    b.linear("linear_fc2", merged, out, true, Role::Other);
+    Ok(())
+}
+
+fn clip_layer(b: &mut Build<'_>, d: u64, f: u64) {
+    for name in ["k_proj", "v_proj", "q_proj", "out_proj"] {
+        b.linear(&format!("self_attn.{name}"), d, d, true, Role::Attention);
+    }
+    b.norm("layer_norm1", d, true);
+    b.linear("mlp.fc1", d, f, true, Role::Mlp);
+    b.linear("mlp.fc2", f, d, true, Role::Mlp);
+    b.norm("layer_norm2", d, true);
+}
+
+/// SigLIP; returns its width.
+fn siglip(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
+    let d = v.get("hidden_size", 768)?;
+    let f = v.get("intermediate_size", 3072)?;
+    let patch = v.get("patch_size", 16)?;
+    let side = v.get("image_size", 224)? / patch;
+    b.at(Place::Vision, "model.vision_tower.");
+    b.parameter(
+        "embeddings.patch_embedding.weight",
+        &[d, v.get("num_channels", 3)?, patch, patch],
+        Role::Other,
+    );
+    b.parameter("embeddings.patch_embedding.bias", &[d], Role::Other);
+    b.positions("embeddings.position_embedding", side * side, d);
+    b.vision_layers("model.vision_tower.encoder.layers", v.get("num_hidden_layers", 12)?);
+    clip_layer(b, d, f);
+    b.at(Place::Vision, "model.vision_tower.");
+    b.norm("post_layernorm", d, true);
+    if v.flag("vision_use_head", true) {
+        b.parameter("head.probe", &[1, 1, d], Role::Other);
+        b.parameter("head.attention.in_proj_weight", &[3 * d, d], Role::Attention);
+        b.parameter("head.attention.in_proj_bias", &[3 * d], Role::Attention);
+        b.linear("head.attention.out_proj", d, d, true, Role::Attention);
+        b.norm("head.layernorm", d, true);
+        b.linear("head.mlp.fc1", d, f, true, Role::Mlp);
+        b.linear("head.mlp.fc2", f, d, true, Role::Mlp);
+    }
+    Ok(d)
+}
+
+/// CLIP's vision tower; returns its width.
+fn clip(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
+    let d = v.get("hidden_size", 1024)?;
+    let f = v.get("intermediate_size", 4096)?;
+    let patch = v.get("patch_size", 14)?;
+    let side = v.get("image_size", 336)? / patch;
+    b.at(Place::Vision, "model.vision_tower.");
+    b.parameter("embeddings.class_embedding", &[d], Role::Other);
+    b.parameter(
+        "embeddings.patch_embedding.weight",
+        &[d, v.get("num_channels", 3)?, patch, patch],
+        Role::Other,
+    );
+    b.positions("embeddings.position_embedding", side * side + 1, d);
+    b.norm("pre_layrnorm", d, true);
+    b.vision_layers("model.vision_tower.encoder.layers", v.get("num_hidden_layers", 24)?);
+    clip_layer(b, d, f);
+    b.at(Place::Vision, "model.vision_tower.");
+    b.norm("post_layernorm", d, true);
+    Ok(d)
+}
+
+fn llava(b: &mut Build<'_>, v: &Dims<'_>, vision: &Vision, text: u64) -> Result<(), String> {
+    let outer = Dims(&vision.outer);
+    let next = vision.class != VisionClass::Llava;
+    if next {
+        b.at(Place::Vision, "model.");
+        b.parameter("image_newline", &[text], Role::Other);
+    }
+    let named = v.0.get("model_type").and_then(Value::as_str);
+    let default =
+        if vision.class == VisionClass::LlavaOnevision { "siglip_vision_model" } else { "clip_vision_model" };
+    let width = match named.unwrap_or(default) {
+        "clip_vision_model" => clip(b, v)?,
+        "siglip_vision_model" => siglip(b, v)?,
+        "pixtral" => pixtral(b, v)?,
+        other => return Err(format!("vision tower `{other}` is not supported")),
+    };
+    // Several layers' features may be stacked.
+    let features = match vision.outer.get("vision_feature_layer") {
+        Some(Value::Array(layers)) => layers.len().max(1) as u64,
+        _ => 1,
+    };
+    let bias = outer.flag("multimodal_projector_bias", true);
+    b.at(Place::Vision, "model.multi_modal_projector.");
+    b.linear("linear_1", width * features, text, bias, Role::Other);
+    b.linear("linear_2", text, text, bias, Role::Other);
+    Ok(())
+}
+
+/// Pixtral's tower; returns its width.
+fn pixtral(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
+    let d = v.get("hidden_size", 1024)?;
+    let f = v.get("intermediate_size", 4096)?;
+    let patch = v.get("patch_size", 16)?;
+    b.at(Place::Vision, "model.vision_tower.");
+    b.parameter("patch_conv.weight", &[d, v.get("num_channels", 3)?, patch, patch], Role::Other);
+    b.norm("ln_pre", d, false);
+    b.vision_layers("model.vision_tower.transformer.layers", v.get("num_hidden_layers", 24)?);
+    b.norm("attention_norm", d, false);
+    for name in ["gate_proj", "up_proj"] {
+        b.linear(&format!("feed_forward.{name}"), d, f, false, Role::Mlp);
+    }
+    b.linear("feed_forward.down_proj", f, d, false, Role::Mlp);
+    for name in ["k_proj", "v_proj", "q_proj", "o_proj"] {
+        b.linear(&format!("attention.{name}"), d, d, false, Role::Attention);
+    }
+    b.norm("ffn_norm", d, false);
+    Ok(d)
+}
+
+/// The tower of Idefics3 and SmolVLM; returns its width.
+fn idefics3(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
+    let d = v.get("hidden_size", 1152)?;
+    let f = v.get("intermediate_size", 3072)?;
+    let patch = v.get("patch_size", 32)?;
+    let side = v.get("image_size", 224)? / patch;
+    b.at(Place::Vision, "model.vision_model.");
+    b.parameter(
+        "embeddings.patch_embedding.weight",
+        &[d, v.get("num_channels", 3)?, patch, patch],
+        Role::Other,
+    );
+    b.parameter("embeddings.patch_embedding.bias", &[d], Role::Other);
+    b.positions("embeddings.position_embedding", side * side, d);
+    b.vision_layers("model.vision_model.encoder.layers", v.get("num_hidden_layers", 12)?);
+    clip_layer(b, d, f);
+    b.at(Place::Vision, "model.vision_model.");
+    b.norm("post_layernorm", d, true);
+    Ok(d)
+}
