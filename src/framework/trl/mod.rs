@@ -1,0 +1,323 @@
+//! TRL's trainers and the scripts around them: the `trl` command, alignment-handbook, open-r1,
+//! and any script that reads a flat file with `HfArgumentParser` into `TrainingArguments`.
+//!
+//! Facts: TRL 0.7.11 to 1.16 `trainer/*_config.py`, `trainer/*_trainer.py`, read release by
+//! release; transformers 5.23 `training_args.py`.
+
+mod release;
+
+use super::baseline::{count, first, plain};
+use super::training_arguments::{self as hf, Defaults, flag, names, text};
+use super::{Framework, Kind, Lowering, UnknownKeys, accelerate};
+use crate::document::{Dialect, Syntax, Value};
+use crate::run::{
+    Attention, Batching, Dtype, Lora, LoraTargets, Loss, Method, ModelCode, Quantization, ReferenceModel,
+    Setting, Task, TrainingRun,
+};
+use release::Release;
+
+/// TRL, and Trainer files in general.
+pub struct Trl;
+
+/// Keys that say which of TRL's trainers reads the file.
+const ROLLOUT: &[&str] =
+    &["num_generations", "max_completion_length", "reward_funcs", "num_ppo_epochs", "response_length"];
+
+impl Framework for Trl {
+    fn name(&self) -> &'static str {
+        "trl"
+    }
+
+    fn release(&self) -> &'static str {
+        release::NEWEST
+    }
+
+    fn syntaxes(&self) -> &'static [Syntax] {
+        &[Syntax::Yaml, Syntax::Json]
+    }
+
+    fn dialect(&self, syntax: Syntax) -> Dialect {
+        hf::dialect(syntax)
+    }
+
+    fn recognise(&self, root: Value<'_>) -> Option<Kind> {
+        root.get("model_name_or_path")?;
+        (hf::names_in(root) >= 2).then_some(Kind::Run)
+    }
+
+    fn schema(&self, _: Kind) -> Option<&'static str> {
+        Some(include_str!("../../../schemas/trl.schema.json"))
+    }
+
+    fn unknown_keys(&self) -> UnknownKeys {
+        UnknownKeys::Lookalikes
+    }
+
+    /// The argument parser converts text, and nothing else.
+    fn checks_types(&self) -> bool {
+        false
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
+        let release = Release::of(cx);
+        let model = hf::model(cx, "model_name_or_path")?;
+        let task = trainer(cx);
+        let length = sequence_length(cx, &release, task.value);
+        let by = release.by.as_str();
+        let micro = hf::micro_batch(cx, by);
+        let mut run = plain(by, model, ModelCode::Transformers, micro, length);
+        let defaults = Defaults {
+            by,
+            checkpointing: release.trl && release.at_least(0, 22),
+            bf16: release.trl && release.at_least(0, 19),
+            fsdp_version: if release.fsdp2 { 2 } else { 1 },
+        };
+        hf::lower(cx, &mut run, defaults);
+        method(cx, &mut run, &release, defaults);
+        run.attention = attention(cx, by);
+        batching(cx, &mut run, task.value, by);
+        loss(cx, &mut run, &release, task.value);
+        reference(cx, &mut run, &release, task.value);
+        run.task = task.map(Trainer::task);
+        distribution(cx, &mut run, defaults);
+        Some(run)
+    }
+}
+
+/// Which trainer a file is for. TRL files do not say: their keys do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trainer {
+    Sft,
+    Dpo,
+    Kto,
+    Orpo,
+    Reward,
+    Rollout,
+}
+
+impl Trainer {
+    fn task(self) -> Task {
+        match self {
+            Trainer::Sft | Trainer::Kto => Task::CausalLm,
+            Trainer::Dpo | Trainer::Orpo | Trainer::Reward => Task::Preference,
+            Trainer::Rollout => Task::Rollout,
+        }
+    }
+}
+
+fn trainer(cx: &mut Lowering<'_>) -> Setting<Trainer> {
+    let root = cx.root;
+    let has = |keys: &[&'static str]| keys.iter().find_map(|key| root.get(key));
+    let keyed = |value: Value<'_>, trainer: Trainer| {
+        Setting::written(trainer, crate::source::Location::primary(value.key_span()))
+    };
+    if let Some(value) = has(ROLLOUT) {
+        let setting = keyed(value, Trainer::Rollout);
+        cx.missing(
+            "task",
+            "this trainer generates text during training; the memory of generation is not modelled yet",
+            setting.origin.location(),
+        );
+        return setting;
+    }
+    if let Some(value) = has(&["desirable_weight", "undesirable_weight"]) {
+        return keyed(value, Trainer::Kto);
+    }
+    if let Some(value) = has(&["center_rewards_coefficient"]) {
+        return keyed(value, Trainer::Reward);
+    }
+    if let Some(value) = has(&["gamma_beta_ratio", "simpo_gamma", "cpo_alpha"]) {
+        return keyed(value, Trainer::Orpo);
+    }
+    let Some(value) = has(&["beta", "max_prompt_length", "precompute_ref_log_probs", "sync_ref_model"]) else {
+        return Setting::assumed(Trainer::Sft, "no key of another trainer is there");
+    };
+    // ORPO's configuration is DPO's, letter for letter; people name their runs after it.
+    let named = ["run_name", "output_dir", "hub_model_id"]
+        .iter()
+        .filter_map(|key| root.get(key).and_then(text))
+        .any(|name| name.to_ascii_lowercase().contains("orpo"));
+    keyed(value, if named { Trainer::Orpo } else { Trainer::Dpo })
+}
+
+fn sequence_length(cx: &mut Lowering<'_>, release: &Release, trainer: Trainer) -> Setting<u64> {
+    let keys = [
+        "max_length",
+        "max_seq_length",
+        "max_seq_len",
+        "model_max_length",
+        "cutoff_len",
+        "block_size",
+        "max_source_length",
+    ];
+    if trainer == Trainer::Rollout {
+        let prompt = cx.or_default("max_prompt_length", count, 512, &release.by);
+        let completion = cx.or_default("max_completion_length", count, 512, &release.by);
+        return prompt.map(|n| n.saturating_add(completion.value));
+    }
+    if let Some(length) = first(cx, &keys, count) {
+        return length;
+    }
+    if release.trl {
+        // 512 in DPO's trainer until 0.12, which warned of it; 1024 everywhere since.
+        let early = trainer == Trainer::Dpo && !release.at_least(0, 13);
+        return Setting::default_of(if early { 512 } else { 1024 }, &release.by);
+    }
+    cx.missing("sequence length", "no key gives the length of a sequence", None);
+    Setting::assumed(1024, "no key gives it")
+}
+
+/// Adapters, quantisation and precision.
+fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun, release: &Release, defaults: Defaults<'_>) {
+    let by = defaults.by;
+    let mode = cx.written("train_mode", text).map(|mode| mode.map(|m| m.to_ascii_lowercase()));
+    let adapters = first(cx, &["use_peft", "use_lora"], flag)
+        .or_else(|| mode.clone().map(|m| m.map(|m| m.contains("lora"))))
+        .or_else(|| {
+            // A script of its own with a rank and no switch: the rank is the switch.
+            (!release.trl).then(|| first(cx, &["lora_r", "lora_rank"], count).map(|rank| rank.map(|_| true)))?
+        })
+        .unwrap_or_else(|| Setting::default_of(false, by));
+    run.quantization = quantization(cx, mode, by);
+    let quantised = run.quantization.value != Quantization::None;
+    let on = adapters.value;
+    run.method = adapters.map(|on| match (on, quantised) {
+        (false, _) => Method::Full,
+        (true, false) => Method::Lora,
+        (true, true) => Method::Qlora,
+    });
+    let stored = weights(cx, release, by);
+    hf::precision(run, stored, hf::mixed(cx, defaults));
+    if !on {
+        return;
+    }
+    // Adapters over quantised weights are bf16 from 0.26; PEFT keeps fp32 otherwise.
+    let dtype = if quantised && release.trl && release.at_least(0, 26) { Dtype::Bf16 } else { Dtype::Fp32 };
+    run.lora = Some(Lora {
+        rank: first(cx, &["lora_r", "lora_rank"], count)
+            .unwrap_or_else(|| Setting::default_of(if release.trl { 16 } else { 8 }, by)),
+        targets: targets(cx, by),
+        dropout: cx.or_default("lora_dropout", |v| v.to_float(), if release.trl { 0.05 } else { 0.0 }, by),
+        dtype: Setting::default_of(dtype, by),
+        dora: cx.or_default("use_dora", flag, false, by),
+        modules_to_save: cx.or_default("lora_modules_to_save", names, Vec::new(), by),
+    });
+    run.gradients = Setting::default_of(dtype, by);
+    run.optimizer_state = Setting::default_of(dtype, by);
+    // Until 0.26 the model went through prepare_model_for_kbit_training; with bf16 and 4 bits
+    // the embeddings and the head were cast back (`peft_module_casting_to_bf16`).
+    let four = matches!(run.quantization.value, Quantization::Nf4 | Quantization::Nf4Double);
+    let cast_back = four && run.compute.value == Dtype::Bf16 && run.autocast.value;
+    let prepares = quantised && !cast_back && !(release.trl && release.at_least(0, 27));
+    run.prepare_kbit = Setting::default_of(prepares, by);
+}
+
+fn quantization(cx: &Lowering<'_>, mode: Option<Setting<String>>, by: &str) -> Setting<Quantization> {
+    let double = cx.written("use_bnb_nested_quant", flag).is_some_and(|on| on.value);
+    let four = if double { Quantization::Nf4Double } else { Quantization::Nf4 };
+    let on = |key: &str| cx.written(key, flag).filter(|on| on.value);
+    on("load_in_4bit")
+        .map(|on| on.map(|_| four))
+        .or_else(|| on("load_in_8bit").map(|on| on.map(|_| Quantization::Int8)))
+        .or_else(|| mode.filter(|m| m.value.contains("qlora")).map(|m| m.map(|_| Quantization::Nf4Double)))
+        .unwrap_or_else(|| Setting::default_of(Quantization::None, by))
+}
+
+/// What weights are stored in: `dtype`, until 0.26 `torch_dtype`; fp32 when neither is there.
+fn weights(cx: &Lowering<'_>, release: &Release, by: &str) -> Setting<Dtype> {
+    let named = first(cx, &["dtype", "torch_dtype"], |v| v.as_str().map(str::to_owned));
+    match named {
+        Some(named) if named.value == "auto" => {
+            Setting::assumed(Dtype::Bf16, "`auto` takes the checkpoint's dtype; bf16 is usual")
+        }
+        Some(_) => first(cx, &["dtype", "torch_dtype"], hf::dtype)
+            .unwrap_or_else(|| Setting::default_of(Dtype::Fp32, by)),
+        None if release.trl => Setting::default_of(Dtype::Fp32, by),
+        None => Setting::assumed(Dtype::Fp32, "the script decides; from_pretrained loads fp32 by default"),
+    }
+}
+
+/// PEFT's own choice for Llama-like models when no targets are given.
+fn targets(cx: &Lowering<'_>, by: &str) -> Setting<LoraTargets> {
+    let read = |v: Value<'_>| {
+        let list = names(v)?;
+        let all = list == ["all-linear"] || list == ["all"];
+        Some(if all { LoraTargets::AllLinear } else { LoraTargets::Modules(list) })
+    };
+    let keys = ["lora_target_modules", "lora_target", "target_modules"];
+    first(cx, &keys, read).unwrap_or_else(|| {
+        Setting::default_of(LoraTargets::Modules(vec!["q_proj".into(), "v_proj".into()]), by)
+    })
+}
+
+fn attention(cx: &Lowering<'_>, by: &str) -> Setting<Attention> {
+    let flash =
+        |v: Value<'_>| Some(if flag(v)? { Attention::Flash } else { Attention::Sdpa });
+    cx.written("attn_implementation", |v| hf::attention(v.as_str()?))
+        .or_else(|| first(cx, &["use_flash_attention_2", "use_flash_attn"], flash))
+        .unwrap_or_else(|| Setting::default_of(Attention::Sdpa, by))
+}
+
+fn batching(cx: &Lowering<'_>, run: &mut TrainingRun, trainer: Trainer, by: &str) {
+    let packs = first(cx, &["packing", "padding_free"], |v| flag(v).filter(|on| *on));
+    run.batching = match packs {
+        Some(on) if trainer == Trainer::Sft || trainer == Trainer::Dpo => on.map(|_| Batching::Packed),
+        _ => Setting::default_of(Batching::Padded, by),
+    };
+}
+
+fn loss(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Trainer) {
+    if run.loss.value == Loss::Fused || !release.trl {
+        return;
+    }
+    let by = &release.by;
+    // 1.16 projects through the head tile by tile in SFT and DPO (`add_fused_lm_head`).
+    if release.at_least(1, 16) && matches!(trainer, Trainer::Sft | Trainer::Dpo | Trainer::Kto) {
+        run.loss = Setting::default_of(Loss::Fused, by);
+        return;
+    }
+    let kind = cx.written("loss_type", text);
+    let chunked = match &kind {
+        Some(kind) => kind.value == "chunked_nll",
+        // `loss_type: None` became chunked between 1.4 and 1.6.
+        None => release.at_least(1, 6),
+    };
+    if trainer == Trainer::Sft && chunked {
+        // 256 tokens a chunk: `_CHUNKED_LM_HEAD_CHUNK_SIZE`.
+        let tokens = run.micro_batch_size.value.saturating_mul(run.sequence_length.value);
+        let chunks = u32::try_from(tokens.div_ceil(256).max(1)).unwrap_or(u32::MAX);
+        let loss = Loss::Chunked { chunked: chunks };
+        run.loss = match kind {
+            Some(kind) => kind.map(|_| loss),
+            None => Setting::default_of(loss, by),
+        };
+    }
+}
+
+/// DPO and KTO compare with the model as it was: a frozen copy, unless adapters can be switched
+/// off or the comparison was computed beforehand.
+fn reference(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Trainer) {
+    if !matches!(trainer, Trainer::Dpo | Trainer::Kto) {
+        return;
+    }
+    let computed = cx.written("precompute_ref_log_probs", flag).filter(|on| on.value);
+    run.reference_model = match computed {
+        Some(on) => on.map(|_| ReferenceModel::None),
+        None => {
+            let resident = run.lora.is_none();
+            Setting::default_of(
+                if resident { ReferenceModel::Resident } else { ReferenceModel::None },
+                &release.by,
+            )
+        }
+    };
+}
+
+/// The file's own keys, or the Accelerate file that the `trl` command is told to launch with.
+fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {
+    if cx.root.get("accelerate_config").is_some_and(|v| !v.is_null()) {
+        accelerate::follow(cx, run, "accelerate_config", defaults);
+    } else {
+        hf::distribution(cx, run, defaults);
+    }
+}
