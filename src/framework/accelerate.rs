@@ -97,7 +97,13 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
                 });
                 match kind {
                     DataParallel::Fsdp => {
-                        fsdp::apply(run, "full_shard", origin, None, Defaults { fsdp_version: version, ..defaults });
+                        fsdp::apply(
+                            run,
+                            "full_shard",
+                            origin,
+                            None,
+                            Defaults { fsdp_version: version, ..defaults },
+                        );
                     }
                     DataParallel::None | DataParallel::Ddp => {
                         run.parallelism.data_parallel = Setting { value: kind, origin };
@@ -211,7 +217,8 @@ fn zero(run: &mut TrainingRun, kind: DataParallel, origin: Origin, by: &str) {
 fn degrees(run: &mut TrainingRun, root: Value<'_>, source: SourceId) {
     let Some(section) = root.get("parallelism_config").filter(Value::is_mapping) else { return };
     let options = Options { root: section, source };
-    let get = |key: &str| options.get(&format!("parallelism_config_{key}_size"), count).filter(|n| n.value > 1);
+    let get =
+        |key: &str| options.get(&format!("parallelism_config_{key}_size"), count).filter(|n| n.value > 1);
     if let Some(tensor) = get("tp") {
         run.parallelism.tensor = tensor;
     }

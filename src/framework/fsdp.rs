@@ -6,9 +6,7 @@ use super::training_arguments::{Defaults, flag, text};
 use super::{Lowering, ReferenceError};
 use crate::document::{Syntax, Value};
 use crate::finding::{Finding, Severity};
-use crate::run::{
-    Checkpointing, DataParallel, Dtype, FsdpOptions, Offload, Origin, Setting, TrainingRun,
-};
+use crate::run::{Checkpointing, DataParallel, Dtype, FsdpOptions, Offload, Origin, Setting, TrainingRun};
 use crate::source::{Location, SourceId};
 
 /// A mapping of options and the file it stands in.
@@ -67,11 +65,7 @@ fn strategy(words: &str) -> Strategy {
 }
 
 /// `fsdp` and `fsdp_config` among the Trainer's arguments. False: FSDP is not asked for.
-pub fn from_training_arguments(
-    cx: &mut Lowering<'_>,
-    run: &mut TrainingRun,
-    defaults: Defaults<'_>,
-) -> bool {
+pub fn from_training_arguments(cx: &mut Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) -> bool {
     let Some(value) = cx.root.get("fsdp") else { return false };
     let words = match value.as_bool() {
         Some(on) => on.to_string(),
@@ -187,4 +181,42 @@ fn upcast(run: &mut TrainingRun, by: &str) {
 /// Version 2 takes a flag, version 1 the strategy's name.
 fn reshards(value: Value<'_>) -> Option<bool> {
     flag(value).or_else(|| strategy(value.as_str()?).reshard)
+}
+
+/// A JSON file of FSDP options, as `fsdp_config:` names one; ms-swift's presets put the
+/// `fsdp` words beside it.
+pub struct FsdpOptionsFile;
+
+impl super::Framework for FsdpOptionsFile {
+    fn name(&self) -> &'static str {
+        "hf-fsdp-json"
+    }
+
+    fn release(&self) -> &'static str {
+        "transformers 5.23"
+    }
+
+    fn syntaxes(&self) -> &'static [Syntax] {
+        &[Syntax::Json, Syntax::Yaml]
+    }
+
+    fn dialect(&self, syntax: Syntax) -> crate::document::Dialect {
+        super::training_arguments::dialect(syntax)
+    }
+
+    fn recognise(&self, root: Value<'_>) -> Option<super::Kind> {
+        if ["model", "model_name_or_path", "base_model"].iter().any(|key| root.get(key).is_some()) {
+            return None;
+        }
+        let preset = root.get("fsdp_config").is_some_and(|v| v.is_mapping())
+            && root.get("fsdp").is_some_and(|v| v.as_str().is_some() || v.is_sequence());
+        let wraps = ["transformer_layer_cls_to_wrap", "fsdp_transformer_layer_cls_to_wrap"]
+            .iter()
+            .any(|key| root.get(key).is_some());
+        (preset || (wraps && root.fields().len() <= 20)).then_some(super::Kind::Fragment)
+    }
+
+    fn lower(&self, _: &mut Lowering<'_>) -> Option<TrainingRun> {
+        None
+    }
 }

@@ -1,17 +1,23 @@
 //! Who reads a file: how each framework is recognised, and how its keys become a
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
+pub mod accelerate;
 pub mod axolotl;
 pub mod baseline;
+pub mod fsdp;
 pub mod gpt_neox;
 pub mod litgpt;
+pub mod llama_factory;
 pub mod llm_foundry;
 pub mod lowering;
 pub mod names;
 pub mod native;
+pub mod open_instruct;
 pub mod schema;
 pub mod torchtitan;
 pub mod torchtune;
+pub mod training_arguments;
+pub mod trl;
 pub mod unsupported;
 
 use crate::change::Change;
@@ -43,6 +49,9 @@ pub enum UnknownKeys {
     Refused,
     /// Any key may be meant for something else; never report one.
     Allowed,
+    /// Scripts over it have keys of their own, so only one that looks like a key it has is
+    /// reported.
+    Lookalikes,
 }
 
 /// What becomes of a number that the loader reads as text (`1e-5` under PyYAML).
@@ -123,7 +132,10 @@ pub trait Framework: Sync {
 /// keys of its own next; what shares its keys with others last, each behind the one it would be
 /// mistaken for: OLMo has LLM Foundry's batch keys without a train loader, Megatron-Bridge has
 /// LitGPT's `train.global_batch_size` without a checkpoint, Levanter has NeMo's `trainer`, and
-/// flat files with a model's name go by the company it keeps.
+/// flat files with a model's name go by the company it keeps: Accelerate and FSDP files are
+/// fragments that would pass for runs, and the Hugging Face family goes from the narrowest
+/// (LLaMA-Factory, open-instruct) to the widest (TRL: a model beside any two of
+/// `TrainingArguments`).
 pub const ALL: &[&dyn Framework] = &[
     &native::Native,
     &torchtune::Torchtune,
@@ -148,7 +160,13 @@ pub const ALL: &[&dyn Framework] = &[
     &unsupported::OPEN_LM,
     &unsupported::PRIME_RL,
     &unsupported::UNSLOTH,
+    &accelerate::Accelerate,
+    &fsdp::FsdpOptionsFile,
+    &llama_factory::LlamaFactoryV1,
     &axolotl::Axolotl,
+    &llama_factory::LlamaFactory,
+    &open_instruct::OpenInstruct,
+    &trl::Trl,
     &unsupported::MS_SWIFT,
 ];
 

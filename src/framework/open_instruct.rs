@@ -82,7 +82,11 @@ impl Framework for OpenInstruct {
         let length = match first(cx, &["max_seq_length", "max_token_length"], count) {
             Some(length) => length,
             None => {
-                cx.missing("sequence length", "`max_seq_length` is not there: the tokenizer's limit holds", None);
+                cx.missing(
+                    "sequence length",
+                    "`max_seq_length` is not there: the tokenizer's limit holds",
+                    None,
+                );
                 Setting::assumed(4096, "the tokenizer's limit is not known")
             }
         };
@@ -142,9 +146,8 @@ fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun, preference: bool) {
         run.quantization = on.clone().map(|_| Quantization::Nf4Double);
         run.prepare_kbit = Setting::default_of(true, BY);
         let small = cx.written("use_8bit_optimizer", flag).is_some_and(|on| on.value);
-        run.optimizer = on
-            .clone()
-            .map(|_| if small { Optimizer::PagedAdamw8bit } else { Optimizer::PagedAdamw32bit });
+        run.optimizer =
+            on.clone().map(|_| if small { Optimizer::PagedAdamw8bit } else { Optimizer::PagedAdamw32bit });
     }
     let Some(on) = quantised.clone().or(adapters) else { return };
     run.method = on.map(|_| if quantised.is_some() { Method::Qlora } else { Method::Lora });
@@ -170,7 +173,8 @@ fn sharding(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
         let several = run.parallelism.gpus.as_ref().is_some_and(|gpus| gpus.value > 1);
         if several {
             let what = "open-instruct is launched with an Accelerate file that this file does not name";
-            run.parallelism.data_parallel = Setting::assumed(DataParallel::Zero3, format!("{what}; its own use stage 3"));
+            run.parallelism.data_parallel =
+                Setting::assumed(DataParallel::Zero3, format!("{what}; its own use stage 3"));
             hf::under_deepspeed(run, BY);
         }
         return;

@@ -10,6 +10,8 @@
 //!
 //! - A mapping whose unknown keys matter says `"additionalProperties": false` (or
 //!   `"unevaluatedProperties": false` beside an `allOf`). Anything else is open and silent.
+//!   `"x-unknown-keys": "dropped"` on a section whose unknown keys are dropped though the file's
+//!   are refused.
 //! - Shared parts stand in `schemas/parts/` and are used by
 //!   `{"$ref": "parts/deepspeed.schema.json"}`, also with `#/$defs/…` behind; name them in [`PARTS`].
 //! - Types say what the framework accepts *after* its casts: `integer`, not `["integer",
@@ -19,7 +21,9 @@
 //! - `"default"`: the framework's default, in its newest release.
 //! - Marks, all optional: `"x-added-in": "0.19"`, `"x-deprecated-in": "0.20"` (or plain
 //!   `"deprecated": true`), `"x-removed-in": "0.22"`, and `"x-renamed-to": "new_name"` with
-//!   either of the last two. A name with dots is a path from the top of the file, else a sibling.
+//!   either of the last two. A mark may name a package underneath (`"transformers 5.15"`): it
+//!   is read against the schema's `"x-packages": {"transformers": "5.23"}`. A name with dots is
+//!   a path from the top of the file, else a sibling.
 //!   `"x-value-changes": true`: the old value does not mean the same under the new name, so no
 //!   edit is offered. `"x-instead": "…"`: what to do, in words, where no new name says it.
 //!   `"x-only-true": true`: the mark does not hold for a value of `false`.
@@ -40,7 +44,10 @@ use crate::document::{Field, Scalar, Style, Value};
 use crate::source::Span;
 
 /// Schema parts that framework schemas share, by the name they are referred to with.
-pub const PARTS: &[(&str, &str)] = &[];
+pub const PARTS: &[(&str, &str)] = &[(
+    "parts/training-arguments.schema.json",
+    include_str!("../../schemas/parts/training-arguments.schema.json"),
+)];
 
 /// What is wrong with one key or value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +60,8 @@ pub enum MistakeKind {
         elsewhere: Option<(&'static str, Option<&'static str>)>,
         /// The same key exists in another section of this file: its dotted path.
         moved: Option<String>,
+        /// The framework drops unknown keys in this section, whatever it does elsewhere.
+        dropped: bool,
     },
     /// The framework has the key only in later releases than the declared one.
     NotYet {
@@ -367,6 +376,7 @@ impl<'a> Reader<'a> {
         mistakes: &mut Vec<Mistake>,
     ) {
         let here = self.schemas_at(pointer);
+        let dropped = here.iter().any(|s| s.get("x-unknown-keys").and_then(Json::as_str) == Some("dropped"));
         let known = properties(self.schema, &here);
         for key in unexpected {
             // A failed `allOf` part loses its annotations and leaves its keys "unevaluated".
@@ -381,7 +391,7 @@ impl<'a> Reader<'a> {
             let elsewhere = super::names::elsewhere(self.framework.name(), key);
             let moved = near.is_empty().then(|| section_with(self.schema, key)).flatten();
             let pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
-            mistakes.push(at(MistakeKind::UnknownKey { near, elsewhere, moved }, value, &pointer));
+            mistakes.push(at(MistakeKind::UnknownKey { near, elsewhere, moved, dropped }, value, &pointer));
         }
     }
 
@@ -544,22 +554,29 @@ impl<'a> Reader<'a> {
         if flag("x-only-true") && value.to_bool() == Some(false) {
             return None;
         }
-        let kind = if let Some(since) = text("x-removed-in").filter(|v| self.reached(v)) {
+        let kind = if let Some(since) = text("x-removed-in").filter(|v| self.reached(v) == Some(true)) {
             MistakeKind::Removed { since, instead, rename }
-        } else if let Some(since) = text("x-deprecated-in").filter(|v| self.reached(v)) {
+        } else if let Some(since) = text("x-deprecated-in").filter(|v| self.reached(v) == Some(true)) {
             MistakeKind::Deprecated { since: Some(since), instead, rename }
         } else if flag("deprecated") && property.get("x-deprecated-in").is_none() {
             MistakeKind::Deprecated { since: None, instead, rename }
         } else {
-            let since = text("x-added-in").filter(|v| self.version.is_some() && !self.reached(v))?;
+            let since =
+                text("x-added-in").filter(|v| self.version.is_some() && self.reached(v) == Some(false))?;
             MistakeKind::NotYet { since }
         };
         Some(at(kind, value, pointer))
     }
 
-    /// Does the declared version (newest otherwise) include `release`?
-    fn reached(&self, release: &str) -> bool {
-        self.version.is_none_or(|declared| at_least(declared, release))
+    /// Does the declared version (newest otherwise) include `release`? A mark of a package
+    /// underneath (`transformers 5.15`) is read against the release in `x-packages`, the one the
+    /// framework's newest release runs with; `None` when an older framework is declared.
+    fn reached(&self, release: &str) -> Option<bool> {
+        let Some((package, release)) = release.split_once(' ') else {
+            return Some(self.version.is_none_or(|declared| at_least(declared, release)));
+        };
+        let newest = self.schema.get("x-packages")?.get(package)?.as_str()?;
+        self.version.is_none().then(|| at_least(newest, release))
     }
 
     /// The schemas that describe the value at `pointer`.

@@ -194,19 +194,16 @@ fn optimizer(cx: &Lowering<'_>, run: &mut TrainingRun, by: &str) {
     let adafactor = cx.written("adafactor", flag).filter(|on| on.value);
     let chosen = named
         .or_else(|| adafactor.map(|on| on.map(|_| (Optimizer::Adafactor, OptimizerImplementation::ForLoop))))
-        .unwrap_or_else(|| {
-            Setting::default_of((Optimizer::Adamw, OptimizerImplementation::Fused), by)
-        });
+        .unwrap_or_else(|| Setting::default_of((Optimizer::Adamw, OptimizerImplementation::Fused), by));
     run.optimizer = chosen.clone().map(|(optimizer, _)| optimizer);
     run.optimizer_implementation = chosen.map(|(_, implementation)| implementation);
 }
 
 fn checkpointing(cx: &Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {
     let word = |on: bool| if on { Checkpointing::Full } else { Checkpointing::None };
-    run.activation_checkpointing =
-        first(cx, &["gradient_checkpointing", "activation_checkpointing"], flag)
-            .unwrap_or_else(|| Setting::default_of(defaults.checkpointing, defaults.by))
-            .map(word);
+    run.activation_checkpointing = first(cx, &["gradient_checkpointing", "activation_checkpointing"], flag)
+        .unwrap_or_else(|| Setting::default_of(defaults.checkpointing, defaults.by))
+        .map(word);
     if let Some(on) = cx.written("activation_offloading", flag) {
         run.activation_offload = on;
     }

@@ -58,7 +58,8 @@ impl RemovedKey {
             finding = finding.at(if since == "0" {
                 "removed long ago".to_owned()
             } else {
-                format!("removed in {name} {since}")
+                let whose = if since.starts_with(|c: char| c.is_ascii_digit()) { name } else { "" };
+                format!("removed in {whose} {since}").replace("  ", " ")
             });
             if !declared {
                 finding = finding.note(format!(

@@ -39,7 +39,7 @@ impl UnknownKey {
         let Some(framework) = file.framework else { return };
         let severity = match framework.unknown_keys() {
             UnknownKeys::Allowed => return,
-            UnknownKeys::Dropped => Severity::Warning,
+            UnknownKeys::Dropped | UnknownKeys::Lookalikes => Severity::Warning,
             UnknownKeys::Refused => Severity::Error,
         };
         let name = framework.name();
@@ -47,7 +47,12 @@ impl UnknownKey {
             let key = mistake.key();
             let location = Location::primary(mistake.key_span);
             let finding = match &mistake.kind {
-                MistakeKind::UnknownKey { near, elsewhere, moved } => {
+                MistakeKind::UnknownKey { near, elsewhere, moved, dropped } => {
+                    let lookalikes = framework.unknown_keys() == UnknownKeys::Lookalikes;
+                    if lookalikes && near.is_empty() {
+                        continue;
+                    }
+                    let severity = if *dropped { Severity::Warning } else { severity };
                     let mut finding = Finding::new(
                         Self::NAME,
                         severity,
@@ -56,6 +61,7 @@ impl UnknownKey {
                     );
                     finding = finding.at(match severity {
                         Severity::Error => format!("{name} refuses to start on it"),
+                        _ if lookalikes => format!("{name} has no such key"),
                         _ => format!("{name} ignores it without a word"),
                     });
                     match (near.as_slice(), elsewhere, moved) {

@@ -227,6 +227,9 @@ def tidy(prop):
         types = prop["type"] = [t for t in types if t != "null"]
     if isinstance(prop.get("enum"), list):
         prop["enum"] = [v for v in prop["enum"] if v is not None]
+    if prop.get("enum") and prop.get("type") == ["string"]:
+        del prop["type"]  # the values say it, and one mistake should be said once
+        types = None
     for inner in prop.get("properties", {}).values():
         tidy(inner)
     if isinstance(types, list) and len(types) == 1:
@@ -234,7 +237,7 @@ def tidy(prop):
     return prop
 
 
-def build(target, wheels):
+def build(target, wheels, out):
     properties = {}
     for part in target.get("packages", []):
         texts = sources(part.get("wheels", wheels), part["package"], part["files"])
@@ -263,8 +266,9 @@ def build(target, wheels):
         for key, prop in merge(target.get("mark", ""), by_version).items():
             if part.get("unversioned"):
                 prop = {k: v for k, v in prop.items() if k not in ("x-added-in", "x-removed-in")}
-                for mark in ("x-added-in", "x-removed-in"):
-                    properties.get(key, {}).pop(mark, None)
+                if key not in target.get("renamed", {}):
+                    for mark in ("x-added-in", "x-removed-in"):
+                        properties.get(key, {}).pop(mark, None)
             properties.setdefault(key, prop)
     for key in target.get("drop", []):
         properties.pop(key, None)
@@ -277,6 +281,12 @@ def build(target, wheels):
                 entry[name] = value
     for old, new in target.get("renamed", {}).items():
         properties.setdefault(old, {"type": ["array", "boolean", "number", "null", "object", "string"]})["x-renamed-to"] = new
+    for part in target.get("extra", {}).get("allOf", []):
+        # A key that the part still has is not gone when the framework stops overriding it.
+        shared = json.loads((out / part["$ref"]).read_text())["properties"]
+        for key in properties.keys() & shared.keys():
+            for mark in ("x-added-in", "x-removed-in"):
+                properties[key].pop(mark, None)
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": target["id"],
@@ -297,7 +307,7 @@ def main():
     for name, target in json.loads((HERE / "targets.json").read_text()).items():
         if options.only and options.only != name:
             continue
-        schema = build(target, options.wheels)
+        schema = build(target, options.wheels, pathlib.Path(options.out))
         path = pathlib.Path(options.out) / target["file"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n")

@@ -57,7 +57,10 @@ impl Framework for LlamaFactory {
         }
         let on = |key: &str| root.get(key).and_then(flag) == Some(true);
         let trains = has(&["do_train", "per_device_train_batch_size", "learning_rate"]);
-        let other = has(&["export_dir"]) || on("do_predict") || !trains || root.get("do_train").and_then(flag) == Some(false);
+        let other = has(&["export_dir"])
+            || on("do_predict")
+            || !trains
+            || root.get("do_train").and_then(flag) == Some(false);
         Some(if other { Kind::Other } else { Kind::Run })
     }
 
@@ -174,8 +177,9 @@ fn precision(cx: &Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {
         Some(on) => on.clone().map(|_| None),
         None => hf::mixed(cx, defaults),
     };
-    let checkpoint =
-        || Setting::assumed(Dtype::Bf16, "LLaMA-Factory loads weights in the checkpoint's dtype; bf16 is usual");
+    let checkpoint = || {
+        Setting::assumed(Dtype::Bf16, "LLaMA-Factory loads weights in the checkpoint's dtype; bf16 is usual")
+    };
     let full = run.method.value == Method::Full;
     let weights = match (pure, badam, full) {
         (Some(on), _, _) => on.map(|_| Dtype::Bf16),
@@ -201,7 +205,8 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         _ => Task::CausalLm,
     });
     let adapters = run.lora.is_some();
-    let pairwise = cx.written("pref_loss", text).is_some_and(|l| matches!(l.value.as_str(), "orpo" | "simpo"));
+    let pairwise =
+        cx.written("pref_loss", text).is_some_and(|l| matches!(l.value.as_str(), "orpo" | "simpo"));
     let compares = (stage.value == "dpo" && !pairwise) || stage.value == "kto";
     let named = cx.written("ref_model", text);
     let asft = cx.written("use_asft_loss", flag).filter(|on| on.value);

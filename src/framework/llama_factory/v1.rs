@@ -70,8 +70,7 @@ impl Framework for LlamaFactoryV1 {
         let length = cx.or_default("cutoff_len", count, 2048, BY);
         let mut run = plain(BY, model, ModelCode::Transformers, micro, length);
         run.optimizer_implementation = Setting::default_of(OptimizerImplementation::Foreach, BY);
-        run.gradient_clipping =
-            cx.or_default("max_grad_norm", |v| v.to_float().map(Some), Some(1.0), BY);
+        run.gradient_clipping = cx.or_default("max_grad_norm", |v| v.to_float().map(Some), Some(1.0), BY);
         method(cx, &mut run);
         batching(cx, &mut run);
         attention_and_loss(cx, &mut run);
@@ -90,7 +89,8 @@ fn plugin(cx: &Lowering<'_>, section: &str) -> Option<Setting<String>> {
 
 fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
     // Loaded in the checkpoint's dtype ("auto"); FSDP's policy computes in bf16.
-    let stored = || Setting::assumed(Dtype::Bf16, "v1 loads weights in the checkpoint's dtype; bf16 is usual");
+    let stored =
+        || Setting::assumed(Dtype::Bf16, "v1 loads weights in the checkpoint's dtype; bf16 is usual");
     hf::precision(run, stored(), Setting::default_of(None, BY));
     let bits = cx.written("quant_config.quantization_bit", |v| v.to_int());
     if let Some(bits) = bits {
@@ -149,8 +149,7 @@ fn batching(cx: &Lowering<'_>, run: &mut TrainingRun) {
 }
 
 fn attention_and_loss(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
-    run.attention =
-        cx.or_default("flash_attn", |v| hf::attention(v.as_str()?), Attention::Sdpa, BY);
+    run.attention = cx.or_default("flash_attn", |v| hf::attention(v.as_str()?), Attention::Sdpa, BY);
     // `cross_entropy` runs over logits cast to fp32, shifted with a copy (`compute_log_probs`).
     run.loss = Setting::default_of(Loss::FullShifted, BY);
     if let Some(kernels) = plugin(cx, "kernel_config").filter(|k| k.value.contains("liger")) {
@@ -221,7 +220,8 @@ fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
 /// Accumulation follows from the global batch, once the number of GPUs is known.
 fn accumulate(cx: &Lowering<'_>, run: &mut TrainingRun) {
     let Some(global) = cx.written("global_batch_size", count) else { return };
-    let ranks = run.parallelism.gpus.as_ref().map_or(1, |gpus| gpus.value) / run.parallelism.context.value.max(1);
+    let ranks =
+        run.parallelism.gpus.as_ref().map_or(1, |gpus| gpus.value) / run.parallelism.context.value.max(1);
     let each = run.micro_batch_size.value.saturating_mul(ranks.max(1)).max(1);
     run.gradient_accumulation_steps = global.map(|n| (n / each).max(1));
 }

@@ -129,7 +129,8 @@ fn trainer(cx: &mut Lowering<'_>) -> Setting<Trainer> {
     if let Some(value) = has(&["gamma_beta_ratio", "simpo_gamma", "cpo_alpha"]) {
         return keyed(value, Trainer::Orpo);
     }
-    let Some(value) = has(&["beta", "max_prompt_length", "precompute_ref_log_probs", "sync_ref_model"]) else {
+    let Some(value) = has(&["beta", "max_prompt_length", "precompute_ref_log_probs", "sync_ref_model"])
+    else {
         return Setting::assumed(Trainer::Sft, "no key of another trainer is there");
     };
     // ORPO's configuration is DPO's, letter for letter; people name their runs after it.
@@ -175,7 +176,8 @@ fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun, release: &Release, defau
         .or_else(|| mode.clone().map(|m| m.map(|m| m.contains("lora"))))
         .or_else(|| {
             // A script of its own with a rank and no switch: the rank is the switch.
-            (!release.trl).then(|| first(cx, &["lora_r", "lora_rank"], count).map(|rank| rank.map(|_| true)))?
+            (!release.trl)
+                .then(|| first(cx, &["lora_r", "lora_rank"], count).map(|rank| rank.map(|_| true)))?
         })
         .unwrap_or_else(|| Setting::default_of(false, by));
     run.quantization = quantization(cx, mode, by);
@@ -251,8 +253,7 @@ fn targets(cx: &Lowering<'_>, by: &str) -> Setting<LoraTargets> {
 }
 
 fn attention(cx: &Lowering<'_>, by: &str) -> Setting<Attention> {
-    let flash =
-        |v: Value<'_>| Some(if flag(v)? { Attention::Flash } else { Attention::Sdpa });
+    let flash = |v: Value<'_>| Some(if flag(v)? { Attention::Flash } else { Attention::Sdpa });
     cx.written("attn_implementation", |v| hf::attention(v.as_str()?))
         .or_else(|| first(cx, &["use_flash_attention_2", "use_flash_attn"], flash))
         .unwrap_or_else(|| Setting::default_of(Attention::Sdpa, by))

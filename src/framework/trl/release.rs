@@ -5,7 +5,7 @@ use super::super::Lowering;
 use crate::document::Value;
 
 /// The newest release whose keys and defaults are known.
-pub const NEWEST: &str = "trl 1.16";
+pub(super) const NEWEST: &str = "trl 1.16";
 
 /// Keys that mark a file as TRL's rather than some script's.
 const OWN: &[&str] = &[
@@ -57,19 +57,19 @@ const LAST: &[(&str, (u32, u32))] = &[
 ];
 
 /// A release and how it is named in `by` lines.
-pub struct Release {
+pub(super) struct Release {
     number: (u32, u32),
     /// `trl 1.16`, `trl 0.26, the newest with torch_dtype`, `transformers 5.23`.
-    pub by: String,
+    pub(super) by: String,
     /// TRL's trainers read the file; false: only the Trainer is certain.
-    pub trl: bool,
+    pub(super) trl: bool,
     /// transformers takes FSDP 2 when nothing says otherwise (from 5.10).
-    pub fsdp2: bool,
+    pub(super) fsdp2: bool,
 }
 
 impl Release {
     /// The release of the file that `cx` lowers.
-    pub fn of(cx: &Lowering<'_>) -> Release {
+    pub(super) fn of(cx: &Lowering<'_>) -> Release {
         let root = cx.root;
         let written = |key: &str| root.get(key).is_some_and(|v: Value<'_>| !v.is_null());
         let trl = OWN.iter().any(|key| root.get(key).is_some()) && !FOREIGN.iter().any(|key| written(key));
@@ -93,7 +93,7 @@ impl Release {
     }
 
     /// Is it that release or a later one?
-    pub fn at_least(&self, major: u32, minor: u32) -> bool {
+    pub(super) fn at_least(&self, major: u32, minor: u32) -> bool {
         self.number >= (major, minor)
     }
 }

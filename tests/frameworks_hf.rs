@@ -1,0 +1,134 @@
+//! The Hugging Face family over real files: LLaMA-Factory, TRL and its relatives, open-instruct,
+//! Accelerate, FSDP fragments, autotrain.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use llmlint::check::{Context, FileReport, check_bytes};
+use llmlint::document::Syntax;
+use llmlint::finding::Severity;
+use llmlint::framework::Kind;
+
+fn shared() -> Option<PathBuf> {
+    let path = std::env::var_os("LLMLINT_SHARED")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    if path.join("corpus/manifest.tsv").is_file() {
+        return Some(path);
+    }
+    println!("SKIPPED: no corpus at {}", path.display());
+    None
+}
+
+/// This crate's name for a framework of the manifest, when it is one of this family.
+fn own_name(manifest: &str) -> Option<&'static str> {
+    Some(match manifest {
+        "llamafactory" => "llama-factory",
+        "llamafactory-v1" => "llama-factory-v1",
+        "trl" => "trl",
+        "open-instruct" => "open-instruct",
+        "accelerate" => "accelerate",
+        "hf-fsdp-json" => "hf-fsdp-json",
+        _ => return None,
+    })
+}
+
+struct Row {
+    config: bool,
+    framework: String,
+    path: String,
+}
+
+fn rows(shared: &std::path::Path) -> Vec<Row> {
+    let manifest = std::fs::read_to_string(shared.join("corpus/manifest.tsv")).expect("manifest");
+    manifest
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let mut cells = line.split('\t');
+            Row {
+                config: cells.next() == Some("config"),
+                framework: cells.next().unwrap_or_default().to_owned(),
+                path: cells.next().unwrap_or_default().to_owned(),
+            }
+        })
+        .collect()
+}
+
+fn report(shared: &std::path::Path, path: &str) -> Option<FileReport> {
+    let file = shared.join("corpus").join(path);
+    let bytes = std::fs::read(&file).ok()?;
+    let mut context = Context { working_directory: shared.join("corpus"), ..Context::default() };
+    context.command_line.gpus = Some(8);
+    check_bytes(path, bytes, Syntax::of_path(path)?, false, &context)
+}
+
+#[test]
+fn the_corpus_is_recognised() {
+    let Some(shared) = shared() else { return };
+    let ours = ["llama-factory", "llama-factory-v1", "trl", "open-instruct", "accelerate", "hf-fsdp-json"];
+    let mut wrong = Vec::new();
+    let mut right = 0;
+    for row in rows(&shared) {
+        let report = report(&shared, &row.path);
+        let found = report.as_ref().and_then(|r| r.framework);
+        let taken_for_a_run = report.as_ref().is_some_and(|r| r.kind == Kind::Run);
+        match own_name(&row.framework).filter(|_| row.config) {
+            Some(expected) if found == Some(expected) => right += 1,
+            Some(expected) => wrong.push(format!("{}: {expected} taken for {found:?}", row.path)),
+            None if found.is_some_and(|name| ours.contains(&name)) && (row.config || taken_for_a_run) => {
+                wrong.push(format!("{}: {} taken for {found:?}", row.path, row.framework));
+            }
+            None => {}
+        }
+    }
+    println!("{right} right, {} wrong\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.len() * 200 <= right, "more than 0.5 % wrong:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn findings_and_lowering_over_the_corpus() {
+    let Some(shared) = shared() else { return };
+    let mut by_rule: BTreeMap<(String, &'static str, Severity), usize> = BTreeMap::new();
+    let (mut runs, mut lowered, mut estimated) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for row in rows(&shared).into_iter().filter(|r| r.config && own_name(&r.framework).is_some()) {
+        let Some(report) = report(&shared, &row.path) else { continue };
+        for finding in &report.findings {
+            *by_rule.entry((row.framework.clone(), finding.rule, finding.severity)).or_default() += 1;
+            if std::env::var_os("SHOW").is_some() {
+                let position = report.sources[0].position(finding.primary.location.span.start);
+                println!(
+                    "{}:{}: {:?} {}: {} [{}]",
+                    row.path,
+                    position.line,
+                    finding.severity,
+                    finding.rule,
+                    finding.message,
+                    finding.primary.text
+                );
+            }
+        }
+        if report.kind != Kind::Run {
+            continue;
+        }
+        *runs.entry(row.framework.clone()).or_insert(0) += 1;
+        *lowered.entry(row.framework.clone()).or_insert(0) += usize::from(report.run.is_some());
+        *estimated.entry(row.framework.clone()).or_insert(0) += usize::from(report.estimate.is_some());
+        if report.estimate.is_none() {
+            for unknown in &report.unknown {
+                let why: String = unknown.why.chars().take(90).collect();
+                *reasons.entry(format!("{} | {}: {why}", row.framework, unknown.what)).or_default() += 1;
+            }
+        }
+    }
+    println!("runs {runs:?}\nlowered {lowered:?}\nestimated {estimated:?}");
+    for (key, count) in &by_rule {
+        println!("{count:5} {key:?}");
+    }
+    for (reason, count) in &reasons {
+        println!("{count:5} {reason}");
+    }
+    for (framework, count) in &runs {
+        assert_eq!(lowered.get(framework), Some(count), "every {framework} run is lowered");
+    }
+}
