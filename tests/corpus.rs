@@ -40,6 +40,12 @@ const LEVELS: &[(&str, &str, f64)] = &[
     ("open_lm", "open_lm", 0.860),
     ("prime-rl", "prime-rl", 0.970),
     ("ms-swift", "ms-swift", 0.750),
+    ("llamafactory", "llama-factory", 0.995),
+    ("llamafactory-v1", "llama-factory-v1", 0.995),
+    ("trl", "trl", 0.995),
+    ("open-instruct", "open-instruct", 0.995),
+    ("accelerate", "accelerate", 0.995),
+    ("hf-fsdp-json", "hf-fsdp-json", 0.995),
 ];
 
 struct Row {

@@ -1,6 +1,8 @@
 //! The Hugging Face family over real files: LLaMA-Factory, TRL and its relatives, open-instruct,
 //! Accelerate, FSDP fragments, autotrain.
 
+#![expect(clippy::print_stdout, reason = "the table is the point")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -60,29 +62,6 @@ fn report(shared: &std::path::Path, path: &str) -> Option<FileReport> {
     let mut context = Context { working_directory: shared.join("corpus"), ..Context::default() };
     context.command_line.gpus = Some(8);
     check_bytes(path, bytes, Syntax::of_path(path)?, false, &context)
-}
-
-#[test]
-fn the_corpus_is_recognised() {
-    let Some(shared) = shared() else { return };
-    let ours = ["llama-factory", "llama-factory-v1", "trl", "open-instruct", "accelerate", "hf-fsdp-json"];
-    let mut wrong = Vec::new();
-    let mut right = 0;
-    for row in rows(&shared) {
-        let report = report(&shared, &row.path);
-        let found = report.as_ref().and_then(|r| r.framework);
-        let taken_for_a_run = report.as_ref().is_some_and(|r| r.kind == Kind::Run);
-        match own_name(&row.framework).filter(|_| row.config) {
-            Some(expected) if found == Some(expected) => right += 1,
-            Some(expected) => wrong.push(format!("{}: {expected} taken for {found:?}", row.path)),
-            None if found.is_some_and(|name| ours.contains(&name)) && (row.config || taken_for_a_run) => {
-                wrong.push(format!("{}: {} taken for {found:?}", row.path, row.framework));
-            }
-            None => {}
-        }
-    }
-    println!("{right} right, {} wrong\n{}", wrong.len(), wrong.join("\n"));
-    assert!(wrong.len() * 200 <= right, "more than 0.5 % wrong:\n{}", wrong.join("\n"));
 }
 
 #[test]

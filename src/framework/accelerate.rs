@@ -84,7 +84,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
             match file.root(dialect) {
                 Some(root) => apply(cx, run, root, file.id, defaults),
                 None => {
-                    fsdp::missing_file(cx, at, &name, ReferenceError::Unreadable, "the launch settings");
+                    fsdp::missing_file(cx, at, &name, &ReferenceError::Unreadable, "the launch settings");
                 }
             }
         }
@@ -111,7 +111,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
                     _ => zero(run, kind, origin, defaults.by),
                 }
             }
-            None => fsdp::missing_file(cx, at, &name, error, "the launch settings"),
+            None => fsdp::missing_file(cx, at, &name, &error, "the launch settings"),
         },
     }
 }

@@ -84,14 +84,13 @@ pub fn from_training_arguments(cx: &mut Lowering<'_>, run: &mut TrainingRun, def
             let options = config.is_mapping().then_some(Options { root: config, source: SourceId(0) });
             apply(run, &words, asked, options, defaults);
         }
-        (Some(config), Some(Ok(file))) => {
+        (Some(_), Some(Ok(file))) => {
             let root = file.root(super::training_arguments::dialect(Syntax::Json));
             let options = root.map(|root| Options { root, source: file.id });
             apply(run, &words, asked, options, defaults);
-            let _ = config;
         }
         (Some(config), Some(Err(error))) => {
-            missing_file(cx, config, path.as_deref().unwrap_or_default(), error, "FSDP's options");
+            missing_file(cx, config, path.as_deref().unwrap_or_default(), &error, "FSDP's options");
             apply(run, &words, asked, None, defaults);
         }
         (None, _) => apply(run, &words, asked, None, defaults),
@@ -100,7 +99,7 @@ pub fn from_training_arguments(cx: &mut Lowering<'_>, run: &mut TrainingRun, def
 }
 
 /// Says that a file that decides memory was not found. Never says what is in it.
-pub fn missing_file(cx: &mut Lowering<'_>, at: Value<'_>, name: &str, error: ReferenceError, what: &str) {
+pub fn missing_file(cx: &mut Lowering<'_>, at: Value<'_>, name: &str, error: &ReferenceError, what: &str) {
     let location = super::lowering::here(at);
     let why = match error {
         ReferenceError::NotFound => "there is no such file in the repository",
