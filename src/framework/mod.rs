@@ -132,7 +132,7 @@ pub trait Framework: Sync {
 /// keys of its own next; what shares its keys with others last, each behind the one it would be
 /// mistaken for: OLMo has LLM Foundry's batch keys without a train loader, Megatron-Bridge has
 /// LitGPT's `train.global_batch_size` without a checkpoint, Levanter has NeMo's `trainer`, and
-/// flat files with a model's name go by the company it keeps: Accelerate and FSDP files are
+/// flat files with a model's name go by the company it keeps. Accelerate and FSDP files are
 /// fragments that would pass for runs, and the Hugging Face family goes from the narrowest
 /// (LLaMA-Factory, open-instruct) to the widest (TRL: a model beside any two of
 /// `TrainingArguments`).
