@@ -20,7 +20,7 @@ const LEVELS: &[(&str, &str, f64)] = &[
     ("torchtitan", "torchtitan", 0.995),
     ("torchtune", "torchtune", 0.995),
     ("litgpt", "litgpt", 0.995),
-    ("gpt-neox", "gpt-neox", 0.840),
+    ("gpt-neox", "gpt-neox", 0.995),
     ("llm-foundry", "llm-foundry", 0.995),
     ("verl", "verl", 0.950),
     ("easyr1", "easyr1", 0.995),

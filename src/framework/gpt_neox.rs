@@ -46,7 +46,7 @@ impl Framework for GptNeox {
                 .iter()
                 .any(|key| get(root, key).is_some_and(|v| v.is_mapping()));
         if !(pipeline || (shape && number("num_attention_heads") && number("seq_length") && trains)) {
-            return None;
+            return overlay(root).then_some(Kind::Fragment);
         }
         let sweep = get(root, "autotuning").is_some() || get(root, "autotuning_config").is_some();
         Some(if shape && trains && !sweep { Kind::Run } else { Kind::Fragment })
@@ -88,6 +88,33 @@ impl Framework for GptNeox {
         task(cx, &mut run);
         Some(run)
     }
+}
+
+/// A setup file: paths, logging, profiling, under names that nobody else has together.
+fn overlay(root: Value<'_>) -> bool {
+    const OWN: [&str; 18] = [
+        "vocab_file",
+        "merge_file",
+        "tensorboard_dir",
+        "checkpoint_validation_with_forward_pass",
+        "wandb_team",
+        "wandb_host",
+        "deepspeed_slurm",
+        "no_ssh_check",
+        "text_gen_type",
+        "maximum_tokens",
+        "sample_input_file",
+        "sample_output_file",
+        "profile_step_start",
+        "profile_step_stop",
+        "memory_profiling_path",
+        "deepspeed_extra_args",
+        "comet_experiment_name",
+        "distributed_backend",
+    ];
+    let scalar = |key: &&str| get(root, key).is_some_and(|v| v.text().is_some() || v.is_mapping());
+    let sparse = ["sparsity_config", "attention_config"].iter().all(|key| get(root, key).is_some());
+    sparse || OWN.iter().filter(|key| scalar(key)).count() >= 2
 }
 
 fn default<T>(value: T) -> Setting<T> {
