@@ -96,6 +96,13 @@ pub trait Framework: Sync {
         UnknownKeys::Allowed
     }
 
+    /// True when the file itself gives a meaning to a key that the schema does not have: a
+    /// variable that other values interpolate, a config class of the user's own.
+    fn explains_key(&self, root: Value<'_>, key: &str) -> bool {
+        let _ = (root, key);
+        false
+    }
+
     /// What it does with numbers that are text to its loader.
     fn text_numbers(&self) -> TextNumbers {
         TextNumbers::Cast

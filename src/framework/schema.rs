@@ -380,7 +380,10 @@ impl<'a> Reader<'a> {
         let known = properties(self.schema, &here);
         for key in unexpected {
             // A failed `allOf` part loses its annotations and leaves its keys "unevaluated".
-            if known.iter().any(|(name, _)| name == key) || is_placeholder_text(key) {
+            if known.iter().any(|(name, _)| name == key)
+                || is_placeholder_text(key)
+                || self.framework.explains_key(self.root, key)
+            {
                 continue;
             }
             let Some(value) = parent.get(key) else { continue };

@@ -61,6 +61,13 @@ impl Framework for Torchtitan {
         UnknownKeys::Refused
     }
 
+    /// `job.custom_config_module` merges a config class of the user's own into torchtitan's.
+    fn explains_key(&self, root: Value<'_>, _: &str) -> bool {
+        const OWN: [&str; 2] = ["job.custom_config_module", "experimental.custom_args_module"];
+        let own = |module: &str| !module.is_empty() && !module.starts_with("torchtitan.");
+        OWN.iter().any(|key| root.path(key).and_then(|v| v.as_str()).is_some_and(own))
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
         let by = if early(cx.root) { EARLY } else { RELEASE };
         if let Some(name) = cx.root.path("model.name").and_then(|v| v.as_str().map(|s| (v, s)))

@@ -55,6 +55,10 @@ impl Framework for Torchtune {
         UnknownKeys::Dropped
     }
 
+    fn explains_key(&self, root: Value<'_>, key: &str) -> bool {
+        interpolates(root, &format!("${{{key}"), 0)
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
         let Some((builder, model)) = model(cx) else {
             cx.missing("model", "the file has no `model._component_`", None);
@@ -91,6 +95,17 @@ fn names_torchtune(value: Value<'_>, depth: usize) -> bool {
             && field.value.as_str().is_some_and(|name| name.starts_with("torchtune.")))
             || (field.value.is_mapping() && names_torchtune(field.value, depth + 1))
     })
+}
+
+/// Some value takes `${key}` or `${key.…}`.
+fn interpolates(value: Value<'_>, start: &str, depth: usize) -> bool {
+    let names = |text: &str| {
+        text.match_indices(start).any(|(at, _)| text[at + start.len()..].starts_with(['}', '.']))
+    };
+    depth <= 8
+        && (value.text().is_some_and(names)
+            || value.items().any(|item| interpolates(item, start, depth + 1))
+            || value.fields().iter().any(|field| interpolates(field.value, start, depth + 1)))
 }
 
 fn component<'a>(cx: &Lowering<'a>, section: &str) -> Option<(Value<'a>, &'a str)> {
