@@ -268,3 +268,72 @@ fn random_dimensions_and_flags_are_exact_in_every_family() {
     println!("{} models, {adapted} adaptations", text.lines().count());
     tally.finish("small models");
 }
+
+fn config(value: &Value) -> Config {
+    value.as_object().cloned().expect("an object")
+}
+
+#[test]
+fn the_guides_model_has_the_guides_number_of_parameters() {
+    let own_names = json!({
+        "architecture": "guide_gpt", "vocab_size": 50_000, "d_model": 1024, "d_ff": 4096, "n_heads": 16,
+        "n_layers": 24, "max_seq_len": 1024,
+    });
+    let i = inventory(&config(&own_names));
+    assert_eq!(i.total(), 354_336_768);
+    assert_eq!(i.norms(), 24 * 2 * 2 * 1024);
+    assert_eq!(i.head(), 0);
+}
+
+#[test]
+fn bad_configs_are_refused_with_the_field_named() {
+    let base = json!({
+        "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 96, "vocab_size": 100,
+    });
+    for (key, value, word) in [
+        ("hidden_size", json!(0), "hidden_size"),
+        ("hidden_size", json!(-4), "hidden_size"),
+        ("hidden_size", json!("4096"), "hidden_size"),
+        ("hidden_size", json!(1.5), "hidden_size"),
+        ("hidden_size", json!(u64::MAX), "hidden_size"),
+        ("hidden_size", json!(null), "hidden_size"),
+        ("hidden_size", json!(2), "attention heads"),
+        ("num_attention_heads", json!(0), "num_attention_heads"),
+        ("num_hidden_layers", json!(1_000_000), "num_hidden_layers"),
+        ("attention_bias", json!("yes"), "attention_bias"),
+        ("model_type", json!("llamma"), "llamma"),
+        ("model_type", json!(null), "model_type"),
+    ] {
+        let mut c = config(&base);
+        c.insert(key.into(), value.clone());
+        let why = Architecture::from_config(&c).expect_err(&format!("{key}: {value}"));
+        assert!(why.contains(word), "{key}: {value}: {why}");
+    }
+    let mut huge = config(&base);
+    for key in ["hidden_size", "intermediate_size", "vocab_size", "head_dim"] {
+        huge.insert(key.into(), json!(1u64 << 28));
+    }
+    let a = Architecture::from_config(&huge).expect("each dimension may be that large");
+    assert!(Inventory::of(&a).is_err());
+}
+
+#[test]
+fn what_a_config_leaves_out_is_the_classs_default_and_said_to_be() {
+    let c = config(&json!({"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32}));
+    let a = Architecture::from_config(&c).expect("supported");
+    assert_eq!((a.kv_heads, a.intermediate_size, a.sliding_window), (8, 14336, Some(4096)));
+    assert!(a.defaulted.iter().any(|name| name == "num_key_value_heads"));
+    assert_eq!(inventory(&c).total(), 7_241_732_096);
+}
+
+#[test]
+fn a_target_that_names_nothing_is_reported() {
+    let (_, llama, _) = own_table().remove(0);
+    let i = inventory(&llama);
+    let named = LoraTargets::Modules(vec!["q_proj".into(), "c_attn".into()]);
+    let found = lora::adapters(&i, 8, &named, false, &["lm_head".into(), "score".into()]);
+    assert_eq!(found.unmatched, ["c_attn", "score"]);
+    assert_eq!(found.adapters(), 32 * 8 * (4096 + 4096));
+    assert_eq!(found.saved(), 32000 * 4096);
+}

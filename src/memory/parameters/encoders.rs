@@ -222,9 +222,9 @@ fn bart(b: &mut Build<'_>) -> Result<(), String> {
             (decoder_f, format!("{stack}.layers"))
         };
         if encoder {
-            b.encoder_layers(&layers, 0, a.encoder_layers)
+            b.encoder_layers(&layers, 0, a.encoder_layers);
         } else {
-            b.layers(&layers, 0, a.layers)
+            b.layers(&layers, 0, a.layers);
         }
         bart_attention(b, "self_attn");
         b.norm("self_attn_layer_norm", d, true);

@@ -229,10 +229,11 @@ pub fn adapters(
             (None, [rows, width]) if table_of_rows => collector.embedding(tensor, *rows, *width),
             // A convolution over patches: A is one of its shape, B one over single points.
             (None, [output, kernel @ ..]) if kernel.len() >= 3 => {
-                collector.convolution(tensor, *output, kernel)
+                collector.convolution(tensor, *output, kernel);
             }
             _ => {
-                refused.push(format!("`{}` is no linear layer, and PEFT adapts none other", tensor.module()))
+                let module = tensor.module();
+                refused.push(format!("`{module}` is no linear layer, and PEFT adapts none other"));
             }
         }
     }
