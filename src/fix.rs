@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use crate::document::{Document, Syntax};
+use crate::change::Change;
+use crate::document::set::set_key;
+use crate::document::{Document, Syntax, Value};
 use crate::finding::{Edit, Finding, Safety};
+use crate::framework::Framework;
+use crate::run::TrainingRun;
 use crate::source::{Source, SourceId};
 
 /// Applies edits from the end of the text to its start. `None`: two of them overlap, or one is
@@ -49,6 +53,31 @@ pub fn collect(findings: &[Finding], with_unsafe: bool) -> Vec<Edit> {
         }
     }
     taken
+}
+
+/// The edits that carry out changes in the framework's own keys. `None`: one of them cannot be
+/// said in this file, or its key cannot be set safely.
+pub fn edits(
+    framework: &dyn Framework,
+    source: &Source,
+    root: Value<'_>,
+    run: &TrainingRun,
+    changes: &[Change],
+) -> Option<Vec<Edit>> {
+    let mut edits: Vec<Edit> = Vec::new();
+    for change in changes {
+        for (key, value) in framework.assignments(*change, run)? {
+            let edit = set_key(source, root, &key, &value)?;
+            match edits.iter_mut().find(|e| e.location == edit.location) {
+                // Two new keys at the end of one mapping: one insertion of both lines.
+                Some(same) if edit.location.span.is_empty() => same.replacement.push_str(&edit.replacement),
+                // A later change says the same key again (Liger sets the loss too).
+                Some(same) => *same = edit,
+                None => edits.push(edit),
+            }
+        }
+    }
+    Some(edits)
 }
 
 /// Writes a file in place. Never through a symbolic link: a pull request could point one at any

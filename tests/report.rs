@@ -414,3 +414,115 @@ fn sources_that_are_gone_are_no_panic() {
         report::write(*format, &report, &Options::default(), &mut out).unwrap();
     }
 }
+/// What a memory rule says about a file whose estimate is known.
+fn memory_rule(name: &str, file: &FileReport) -> Vec<Finding> {
+    let document = llmlint::document::Document::parse(&file.sources[0], Syntax::Yaml);
+    let framework = llmlint::framework::by_name("llmlint").unwrap();
+    let settings = llmlint::settings::Settings::default();
+    let checked = llmlint::rules::Checked {
+        sources: &file.sources,
+        document: &document,
+        root: document.root(framework.dialect(Syntax::Yaml)),
+        framework: Some(framework),
+        kind: file.kind,
+        run: file.run.as_ref(),
+        architecture: None,
+        model: None,
+        mistakes: &[],
+        estimate: file.estimate.as_ref(),
+        unknown: &file.unknown,
+        budget: file.budget.as_ref(),
+        verdict: file.verdict,
+        settings: &settings,
+    };
+    let mut findings = Vec::new();
+    llmlint::rules::by_name(name).unwrap().check(&checked, &mut findings);
+    findings
+}
+
+#[test]
+fn over_budget_points_at_the_lines_that_drive_the_peak() {
+    let file = run_file("configs/sft.yaml", 1.0, Some(79.1));
+    let [finding] = &memory_rule("over-budget", &file)[..] else { panic!("one finding") };
+    assert_eq!(finding.message, "peak 97.3 GiB exceeds the 79.1 GiB that llmlint.toml allows by 18.2 GiB");
+    assert_eq!(file.sources[0].slice(finding.primary.location.span), "none");
+    assert_eq!(finding.primary.text, "saved for backward, 32 layers: 38.1 GiB");
+    let labels: Vec<(&str, &str)> =
+        finding.labels.iter().map(|l| (file.sources[0].slice(l.location.span), l.text.as_str())).collect();
+    assert_eq!(
+        labels,
+        [
+            ("adamw", "two moments in bf16: 29.9 GiB"),
+            ("4", "logits in fp32 and their gradient: 11.2 GiB"),
+            ("model", "weights in bf16: 15.0 GiB"),
+        ],
+        "the loss is not written, so its next driver is labelled; the model, which nobody changes, is last"
+    );
+    assert_eq!(
+        finding.notes,
+        [
+            "the peak is at the start of the loss's backward, on every rank: 94.2 GiB allocated, 96.6 GiB reserved, \
+             97.3 GiB on the device",
+            "about nine runs in ten need between 94.3 GiB and 103 GiB: reserved by the allocator beyond what is \
+             allocated (-2.4 GiB, +4.0 GiB), CUDA context and libraries (-307 MiB, +512 MiB)",
+            "not in the file, and it matters here: loss full (default of llmlint 1)",
+        ]
+    );
+    assert!(memory_rule("tight-fit", &file).is_empty());
+}
+
+#[test]
+fn a_budget_within_the_interval_is_tight() {
+    let file = run_file("configs/sft.yaml", 1.0, Some(98.0));
+    let [finding] = &memory_rule("tight-fit", &file)[..] else { panic!("one finding") };
+    assert_eq!(
+        finding.message,
+        "peak 97.3 GiB is within the 98.0 GiB that llmlint.toml allows, but may reach 103 GiB"
+    );
+    assert!(memory_rule("over-budget", &file).is_empty());
+    assert!(memory_rule("over-budget", &run_file("a.yaml", 1.0, None)).is_empty(), "no budget, no finding");
+    assert!(memory_rule("tight-fit", &run_file("a.yaml", 0.1, Some(79.1))).is_empty(), "it fits");
+}
+
+#[test]
+fn offloaded_states_are_held_against_the_host() {
+    let mut file = run_file("configs/sft.yaml", 0.1, Some(79.1));
+    if let Some(estimate) = &mut file.estimate {
+        estimate.host = Bytes::from_gib(300.0);
+    }
+    assert!(memory_rule("host-over-budget", &file).is_empty(), "no host memory is declared");
+    if let Some(budget) = &mut file.budget {
+        budget.host_memory = Some(Bytes::from_gib(256.0));
+    }
+    let [finding] = &memory_rule("host-over-budget", &file)[..] else { panic!("one finding") };
+    assert_eq!(
+        finding.message,
+        "offloaded states need 300 GiB of host memory, 44.0 GiB more than the 256 GiB of llmlint.toml"
+    );
+}
+
+#[test]
+fn a_budget_without_an_estimate_says_what_is_missing() {
+    let mut file = run_file("configs/sft.yaml", 1.0, Some(79.1));
+    file.estimate = None;
+    file.verdict = Verdict::Unknown;
+    file.unknown = vec![
+        llmlint::run::Unknown {
+            what: "gpus".into(),
+            why: "nothing says how many; give `--gpus`".into(),
+            location: None,
+        },
+        llmlint::run::Unknown {
+            what: "model".into(),
+            why: "not in the catalogue".into(),
+            location: Some(at(RUN, "llama")),
+        },
+    ];
+    let [finding] = &memory_rule("estimate-unknown", &file)[..] else { panic!("one finding") };
+    assert_eq!(finding.message, "whether this run fits is not known: gpus, model");
+    assert_eq!(finding.severity, Severity::Note);
+    assert_eq!(file.sources[0].slice(finding.primary.location.span), "llama");
+    assert_eq!(finding.notes[0], "gpus: nothing says how many; give `--gpus`");
+    file.budget = None;
+    assert!(memory_rule("estimate-unknown", &file).is_empty(), "without a budget nobody asked");
+}

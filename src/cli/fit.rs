@@ -8,7 +8,6 @@ use clap::Args;
 use super::common::{self, BudgetOptions, Failure, OutputOptions, Prepared};
 use super::{FINDINGS, OK};
 use crate::check::{Context, FileReport, Verdict, check_bytes, check_files};
-use crate::document::set::set_key;
 use crate::document::{Document, Syntax};
 use crate::finding::{Edit, Safety};
 use crate::fit::{Suggestion, front};
@@ -147,21 +146,7 @@ fn edits(file: &FileReport, source: &Source, suggestion: &Suggestion) -> Option<
     let syntax = Syntax::of_path(&file.path)?;
     let document = Document::parse(source, syntax);
     let root = document.root(framework.dialect(syntax))?;
-    let run = file.run.as_ref()?;
-    let mut edits: Vec<Edit> = Vec::new();
-    for change in &suggestion.changes {
-        for (key, value) in framework.assignments(*change, run)? {
-            let edit = set_key(source, root, &key, &value)?;
-            match edits.iter_mut().find(|e| e.location == edit.location) {
-                // Two new keys at the end of one mapping: one insertion of both lines.
-                Some(same) if edit.location.span.is_empty() => same.replacement.push_str(&edit.replacement),
-                // A later change says the same key again (Liger sets the loss too).
-                Some(same) => *same = edit,
-                None => edits.push(edit),
-            }
-        }
-    }
-    Some(edits)
+    fix::edits(framework, source, root, file.run.as_ref()?, &suggestion.changes)
 }
 
 fn show_edits(number: usize, row: &Row, source: &Source, out: &mut dyn io::Write) -> io::Result<()> {

@@ -62,7 +62,7 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
             if let Some(estimate) = &file.estimate {
                 write!(out, "{}: estimated peak {}", sanitize::path(&file.path), estimate.device)?;
                 if let Some(budget) = &file.budget {
-                    write!(out, ", budget {}", words::budget(budget))?;
+                    write!(out, ", budget {}", budget.memory)?;
                 }
                 writeln!(out, ", {}.", words::verdict(file))?;
             }

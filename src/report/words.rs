@@ -2,7 +2,6 @@
 
 use crate::check::{FileReport, Verdict};
 use crate::run::{DataParallel, Method, TrainingRun};
-use crate::settings::Budget;
 use crate::units::Bytes;
 
 /// `1 config`, `3 configs`.
@@ -22,25 +21,6 @@ pub fn clip(text: &str, room: usize) -> String {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text.to_owned(),
     }
-}
-
-/// `79.1 GiB of an H100-80GB`, or the amount alone. For "exceeds the …".
-pub fn budget(budget: &Budget) -> String {
-    match budget.gpu {
-        Some(gpu) => format!("{} of {} {}", budget.memory, article(gpu.name), gpu.name),
-        None => format!("{} that {} allows", budget.memory, budget.declared_in),
-    }
-}
-
-/// `an H100`, `a B200`: letters are spoken one by one.
-fn article(name: &str) -> &'static str {
-    let spoken_with_vowel = |c: char| "AEFHILMNORSX8".contains(c.to_ascii_uppercase());
-    let mut chars = name.chars();
-    let first = chars.next().unwrap_or(' ');
-    // A word (Titan, Gaudi) is spoken as one.
-    let word = chars.next().is_some_and(|c| c.is_ascii_lowercase());
-    let vowel = if word { "AEIOU".contains(first.to_ascii_uppercase()) } else { spoken_with_vowel(first) };
-    if vowel { "an" } else { "a" }
 }
 
 /// The model in as few words as a table has room for: the last part of a hub id.
@@ -174,24 +154,6 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn articles_follow_the_spoken_name() {
-        for (name, expected) in [
-            ("H100-80GB", "an"),
-            ("A100-40GB", "an"),
-            ("B200", "a"),
-            ("L40S", "an"),
-            ("RTX-4090", "an"),
-            ("Titan-RTX", "a"),
-            ("MI300X", "an"),
-            ("V100-32GB", "a"),
-            ("T4", "a"),
-            ("Gaudi2", "a"),
-        ] {
-            assert_eq!(article(name), expected, "{name}");
-        }
-    }
 
     #[test]
     fn wrapping_breaks_between_words_and_within_long_ones() {

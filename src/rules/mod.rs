@@ -2,14 +2,19 @@
 //! suppressions, baselines and the exit code come after it, in one place.
 
 pub mod deprecated_key;
+mod drivers;
+pub mod estimate_unknown;
 pub mod experts_not_divisible;
 pub mod heads_not_divisible_by_tensor_parallel;
 pub mod hidden_not_divisible_by_heads;
+pub mod host_over_budget;
 pub mod invalid_value;
 pub mod layers_not_divisible_by_pipeline;
 pub mod missing_key;
+pub mod over_budget;
 pub mod removed_key;
 pub mod sequence_not_divisible_by_context_parallel;
+pub mod tight_fit;
 pub mod unknown_key;
 pub mod world_size_mismatch;
 pub mod wrong_type;
@@ -126,14 +131,18 @@ macro_rules! declare_rule {
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[
     &deprecated_key::DeprecatedKey,
+    &estimate_unknown::EstimateUnknown,
     &experts_not_divisible::ExpertsNotDivisible,
     &heads_not_divisible_by_tensor_parallel::HeadsNotDivisibleByTensorParallel,
     &hidden_not_divisible_by_heads::HiddenNotDivisibleByHeads,
+    &host_over_budget::HostOverBudget,
     &invalid_value::InvalidValue,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
     &missing_key::MissingKey,
+    &over_budget::OverBudget,
     &removed_key::RemovedKey,
     &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
+    &tight_fit::TightFit,
     &unknown_key::UnknownKey,
     &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,

@@ -1,0 +1,62 @@
+//! Runs that do not fit their GPUs.
+
+use super::{Checked, drivers};
+use crate::check::Verdict;
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Compares the memory that a run needs on its worst GPU with what that GPU has, and reports
+    /// runs whose estimate is over the budget even at its lower end.
+    ///
+    /// ## Why
+    ///
+    /// The run would end with `CUDA out of memory`, at the first step or when the longest batch
+    /// comes, after the GPUs were rented and the weights loaded.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// llmlint: 1
+    /// model: { id: meta-llama/Llama-3.1-8B }
+    /// training: { method: full, weights: bf16, optimizer: adamw, micro_batch_size: 8, sequence_length: 8192 }
+    /// budget: { gpu: H100-80GB, gpus: 1 }
+    /// ```
+    ///
+    /// The message names the peak and the moment of the step it falls in. The labels are on the
+    /// lines that drive the largest parts of it, the one worth changing first. The bar shows the
+    /// parts against the budget.
+    ///
+    /// ## The fix
+    ///
+    /// The changes that fit are listed with the peak each leads to, those that slow training
+    /// least first. `llmlint fit FILE` shows more of them, and `llmlint explain FILE` every line
+    /// of the sum.
+    ///
+    /// A budget is declared with `--gpu`, `--budget`, in `llmlint.toml` or in the file. Without
+    /// one this rule says nothing.
+    OverBudget, "over-budget", Error, "the run needs more GPU memory than it may use"
+}
+
+impl OverBudget {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let (Verdict::Exceeds, Some(run), Some(estimate), Some(budget)) =
+            (file.verdict, file.run, file.estimate, file.budget)
+        else {
+            return;
+        };
+        let message = format!(
+            "peak {} exceeds the {} by {}",
+            estimate.device,
+            drivers::room(budget),
+            estimate.device - budget.memory,
+        );
+        let finding = Finding::new(Self::NAME, Severity::Error, Location::default(), message);
+        let finding = drivers::point(finding, estimate, run);
+        let finding = drivers::notes(finding, estimate, run);
+        findings.push(drivers::suggest(finding, file, run, budget));
+    }
+}
