@@ -7,6 +7,7 @@ use super::overhead;
 use super::parameters::ParameterCount;
 use super::plan::Plan;
 use super::rank::Rank;
+use super::replay;
 use super::timeline;
 use crate::catalog::Architecture;
 use crate::run::{Checkpointing, Offload, TrainingRun, Unknown};
@@ -91,7 +92,8 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     let rank = Rank::every(&plan, strategy);
     let ledger = timeline::ledger(&plan, &rank);
     let (phase, allocated) = ledger.peak();
-    let reserved = allocated * overhead::reserved_ratio(&plan);
+    let ratio = replay::ratio(&plan, &rank).unwrap_or_else(|| overhead::reserved_ratio(&plan));
+    let reserved = allocated * ratio;
     let context = overhead::context(gpus);
     let device = reserved + context;
     let figures = Figures { plan: &plan, ledger: &ledger, phase, allocated, reserved, device, gpus };

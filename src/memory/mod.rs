@@ -2,6 +2,7 @@
 
 mod activations;
 mod adapters;
+mod allocator;
 mod coefficients;
 mod data_parallel;
 pub mod estimate;
@@ -14,6 +15,7 @@ mod overhead;
 pub mod parameters;
 mod plan;
 mod rank;
+mod replay;
 pub mod rule_of_thumb;
 mod shape;
 mod states;

@@ -1,0 +1,324 @@
+//! Two steps of a run as the allocator sees them: which tensors come and go, in what order.
+
+use super::activations::split_layers;
+use super::allocator::{Allocator, Handle, SMALL};
+use super::data_parallel::Strategy;
+use super::expression::{Sum, Symbol};
+use super::plan::Plan;
+use super::rank::Rank;
+use super::shape::Precision;
+use super::states::quantized_bytes;
+use crate::run::{Loss, OptimizerImplementation};
+use super::parameters::Place;
+
+/// One trained tensor: gradient and states come with it.
+#[derive(Clone, Copy)]
+struct Parameter {
+    elements: f64,
+    layer: Option<u64>,
+}
+
+/// The most that the allocator reserves over its own peak, as a ratio; `None` where the run is not
+/// one that this replay describes.
+pub(crate) fn ratio(plan: &Plan<'_>, rank: &Rank) -> Option<f64> {
+    if rank.strategy != Strategy::Single {
+        return None;
+    }
+    let mut replay = Replay::new(plan);
+    replay.load();
+    replay.step(true);
+    replay.step(false);
+    let peak = replay.allocator.peak as f64;
+    (peak > 0.0).then(|| replay.allocator.reserved as f64 / peak)
+}
+
+struct Replay<'a> {
+    plan: &'a Plan<'a>,
+    allocator: Allocator,
+    parameters: Vec<Parameter>,
+    layers: u64,
+    /// Sizes of the tensors that one layer saves, one checkpoint, one layer's temporaries.
+    saved: Vec<u64>,
+    checkpoint: Vec<u64>,
+    extra: Vec<u64>,
+    body: Vec<u64>,
+}
+
+/// A sum of bytes as tensors: each term in pieces of a tensor's element size.
+fn tensors(sum: &Sum, plan: &Plan<'_>) -> Vec<u64> {
+    let symbols = &plan.shape.symbols;
+    let element = if plan.shape.precision == Precision::Full { 4.0 } else { 2.0 };
+    let mut sizes = Vec::new();
+    for term in &sum.0 {
+        let unit = Sum::term(1.0, &term.symbols).value(symbols);
+        let mut left = term.coefficient;
+        // Norms keep their input in fp32.
+        let wide = if term.symbols == [Symbol::Tokens, Symbol::Hidden] && left >= 8.0 { 4.0 } else { element };
+        while left > 0.0 && unit > 0.0 {
+            let piece = left.min(if left > 8.0 { wide } else { element });
+            if piece * unit > SMALL as f64 {
+                sizes.push((piece * unit) as u64);
+            }
+            left -= piece;
+            if sizes.len() > 512 {
+                return sizes;
+            }
+        }
+    }
+    sizes
+}
+
+impl<'a> Replay<'a> {
+    fn new(plan: &'a Plan<'a>) -> Replay<'a> {
+        let (checkpointed, _) = split_layers(plan.run.activation_checkpointing.value, 1.0);
+        let transient = if checkpointed > 0.0 {
+            plan.activations.transient.clone().plus(&plan.activations.layer.clone().times(-1.0))
+        } else {
+            plan.activations.transient.clone()
+        };
+        Replay {
+            plan,
+            allocator: Allocator::default(),
+            parameters: parameters(plan),
+            layers: plan.layers() as u64,
+            saved: tensors(&plan.activations.layer, plan),
+            checkpoint: if checkpointed > 0.0 { tensors(&plan.activations.checkpoint, plan) } else { Vec::new() },
+            extra: tensors(&transient.without(|s| !s.contains(&Symbol::Tokens)), plan),
+            body: tensors(&plan.activations.body, plan),
+        }
+    }
+
+    fn take_all(&mut self, sizes: &[u64]) -> Vec<Handle> {
+        sizes.iter().map(|size| self.allocator.take(*size)).collect()
+    }
+
+    fn give_all(&mut self, handles: Vec<Handle>) {
+        for handle in handles {
+            self.allocator.give(handle);
+        }
+    }
+
+    /// Weights, in the order of the model.
+    fn load(&mut self) {
+        let bytes = self.plan.run.weights.value.bytes() as f64;
+        let quantised = if self.plan.adapters.is_some() { quantized_bytes(self.plan.run.quantization.value).map(|q| q.0) } else { None };
+        let inventory = &self.plan.shape.inventory;
+        let mut sizes: Vec<(u64, u64)> = Vec::new();
+        for tensor in inventory.own() {
+            let each = match (quantised, tensor.linear) {
+                (Some(q), Some(_)) if tensor.in_layer() => q,
+                _ => bytes,
+            };
+            sizes.push(((tensor.elements() as f64 * each) as u64, tensor.copies));
+        }
+        for (size, copies) in sizes {
+            for _ in 0..copies {
+                self.allocator.take(size);
+            }
+        }
+    }
+
+    fn step(&mut self, first: bool) {
+        let body = self.plan.activations.body.clone();
+        let _ = body;
+        let sizes = std::mem::take(&mut self.body);
+        let body = self.take_all(&sizes);
+        self.body = sizes;
+        let kept = self.forward();
+        let head = self.loss();
+        let gradients = self.backward(kept, head);
+        self.give_all(body);
+        let gradients = self.embedding(gradients);
+        self.optimize(first, &gradients);
+        self.give_all(gradients);
+    }
+
+    fn forward(&mut self) -> Vec<Vec<Handle>> {
+        let saved = std::mem::take(&mut self.saved);
+        let checkpoint = std::mem::take(&mut self.checkpoint);
+        let extra = std::mem::take(&mut self.extra);
+        let mut kept = Vec::new();
+        for _ in 0..self.layers {
+            if checkpoint.is_empty() {
+                let passing = self.allocator.take(extra.first().copied().unwrap_or(0));
+                kept.push(self.take_all(&saved));
+                self.allocator.give(passing);
+            } else {
+                // Without grad a tensor goes when the next but one is there.
+                let mut window = std::collections::VecDeque::new();
+                for size in &saved {
+                    window.push_back(self.allocator.take(*size));
+                    if window.len() > 5
+                        && let Some(oldest) = window.pop_front()
+                    {
+                        self.allocator.give(oldest);
+                    }
+                }
+                kept.push(self.take_all(&checkpoint));
+                self.give_all(window.into());
+            }
+        }
+        (self.saved, self.checkpoint, self.extra) = (saved, checkpoint, extra);
+        kept
+    }
+
+    fn logits(&self, bytes: f64) -> u64 {
+        (bytes * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Vocabulary)) as u64
+    }
+
+    /// Logits, their upcast, the log-softmax; then its gradients, back to the hidden states'.
+    fn loss(&mut self) -> Vec<Handle> {
+        let w = self.plan.shape.precision.logit();
+        let symbols = &self.plan.shape.symbols;
+        let head = (w * self.plan.shape.get(Symbol::Vocabulary) * self.plan.shape.get(Symbol::Hidden)) as u64;
+        let hidden = (w * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Hidden)) as u64;
+        let frozen = self.plan.adapters.is_some();
+        if self.plan.run.loss.value == Loss::Fused {
+            let chunk = self.plan.loss.forward.value(symbols) - self.plan.loss.saved.value(symbols);
+            let input = self.allocator.take(hidden);
+            let weight = self.allocator.take(if frozen { 0 } else { head });
+            let chunk = self.allocator.take((chunk - if frozen { 0.0 } else { head as f64 }).max(0.0) as u64);
+            let product = self.allocator.take(if frozen { 0 } else { head });
+            self.give_all(vec![chunk, product]);
+            return vec![input, weight];
+        }
+        let cast = self.allocator.take(if self.plan.shape.precision == Precision::Mixed { head } else { 0 });
+        let (upcast, kept) = match self.plan.run.loss.value {
+            Loss::FullNoUpcast if self.plan.shape.precision != Precision::Mixed => (0.0, w),
+            _ if w >= 4.0 => (0.0, 4.0),
+            _ => (4.0, 4.0),
+        };
+        let logits = self.allocator.take(self.logits(w));
+        let float = self.allocator.take(self.logits(upcast));
+        if upcast > 0.0 {
+            self.allocator.give(logits);
+        }
+        let softmax = self.allocator.take(self.logits(kept));
+        if upcast > 0.0 {
+            self.allocator.give(float);
+        } else {
+            self.allocator.give(logits);
+        }
+        let likelihood = self.allocator.take(self.logits(kept));
+        let gradient = self.allocator.take(self.logits(kept));
+        self.allocator.give(likelihood);
+        self.allocator.give(softmax);
+        let narrow = self.allocator.take(self.logits(if upcast > 0.0 { w } else { 0.0 }));
+        let gradient = if upcast > 0.0 {
+            self.allocator.give(gradient);
+            narrow
+        } else {
+            gradient
+        };
+        let input = self.allocator.take(hidden);
+        let weight = self.allocator.take(if frozen { 0 } else { head });
+        self.allocator.give(gradient);
+        self.allocator.give(cast);
+        vec![input, weight]
+    }
+
+    /// Layers in reverse: recomputed or not, temporaries, gradients of their parameters.
+    fn backward(&mut self, mut kept: Vec<Vec<Handle>>, head: Vec<Handle>) -> Vec<Handle> {
+        let saved = std::mem::take(&mut self.saved);
+        let extra = std::mem::take(&mut self.extra);
+        let mut gradients = Vec::new();
+        let g = self.plan.gradient;
+        let sizes: Vec<(Option<u64>, u64)> = self.parameters.iter().map(|p| (p.layer, (p.elements * g) as u64)).collect();
+        let mut head = head.into_iter();
+        let mut stream = head.next().unwrap_or(Handle(u32::MAX));
+        gradients.extend(head);
+        for layer in (0..self.layers).rev() {
+            let own = kept.pop().unwrap_or_default();
+            let recomputed = if self.checkpoint.is_empty() { Vec::new() } else { self.take_all(&saved) };
+            let working = self.take_all(&extra);
+            let mine: Vec<u64> = sizes.iter().filter(|(l, _)| *l == Some(layer)).map(|(_, size)| *size).collect();
+            gradients.extend(self.take_all(&mine));
+            self.give_all(working);
+            self.give_all(recomputed);
+            let next = self.allocator.take(self.hidden());
+            self.allocator.give(stream);
+            stream = next;
+            self.give_all(own);
+        }
+        self.allocator.give(stream);
+        (self.saved, self.extra) = (saved, extra);
+        gradients
+    }
+
+    fn hidden(&self) -> u64 {
+        (self.plan.residual() * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Hidden)) as u64
+    }
+
+    /// The embedding's gradient; a tied one is added to the head's out of place.
+    fn embedding(&mut self, mut gradients: Vec<Handle>) -> Vec<Handle> {
+        if self.plan.adapters.is_some() || self.plan.groups.total < self.plan.shape.inventory.embedding() as f64 {
+            return gradients;
+        }
+        let size = (self.plan.gradient * self.plan.shape.inventory.embedding() as f64) as u64;
+        let own = self.allocator.take(size);
+        if self.plan.groups.tied {
+            let sum = self.allocator.take(size);
+            self.allocator.give(own);
+            if !gradients.is_empty() {
+                let head = gradients.remove(0);
+                self.allocator.give(head);
+            }
+            gradients.push(sum);
+        } else {
+            gradients.push(own);
+        }
+        gradients
+    }
+
+    /// States at the first step; the foreach step's list of temporaries.
+    fn optimize(&mut self, first: bool, gradients: &[Handle]) {
+        let _ = gradients;
+        let memory = &self.plan.optimizer;
+        let total = self.plan.trained.parameters.max(1.0);
+        let parameters = self.parameters.clone();
+        if first && memory.state > 0.0 {
+            let each = memory.state / total;
+            let tensors = if each >= self.plan.weight * 1.5 { 2 } else { 1 };
+            for parameter in &parameters {
+                for _ in 0..tensors {
+                    self.allocator.take((parameter.elements * each / f64::from(tensors)) as u64);
+                }
+            }
+        }
+        let whole = self.plan.run.optimizer_implementation.value == OptimizerImplementation::Foreach && memory.step > 0.5 * total;
+        let temporary: Vec<u64> = if whole {
+            parameters.iter().map(|p| (p.elements * memory.step / total) as u64).collect()
+        } else {
+            vec![memory.step as u64]
+        };
+        let handles = self.take_all(&temporary);
+        self.give_all(handles);
+    }
+}
+
+/// Trained tensors in the order of the model.
+fn parameters(plan: &Plan<'_>) -> Vec<Parameter> {
+    if plan.adapters.is_some() {
+        return Vec::new();
+    }
+    let mut list = Vec::new();
+    let inventory = &plan.shape.inventory;
+    let mut in_layers = Vec::new();
+    for tensor in inventory.own() {
+        let elements = tensor.elements() as f64;
+        match tensor.place {
+            Place::Layers { first, count } | Place::Encoder { first, count } => {
+                let per_layer = tensor.copies / count.max(1);
+                for layer in first..first + count {
+                    for _ in 0..per_layer.max(1) {
+                        in_layers.push(Parameter { elements, layer: Some(layer) });
+                    }
+                }
+            }
+            _ => list.push(Parameter { elements, layer: None }),
+        }
+    }
+    in_layers.sort_by_key(|p| p.layer);
+    list.extend(in_layers);
+    list
+}
