@@ -20,6 +20,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy)]
 struct Block {
     size: u64,
+    asked: u64,
     previous: u32,
     next: u32,
     free: bool,
@@ -41,6 +42,10 @@ pub(crate) struct Allocator {
     pub(crate) allocated: u64,
     /// The most ever handed out.
     pub(crate) peak: u64,
+    /// Bytes asked for now, rounded to 512.
+    requested: u64,
+    /// What handed-out blocks held beyond what was asked for, at the peak.
+    pub(crate) slack: u64,
 }
 
 impl Allocator {
@@ -57,16 +62,25 @@ impl Allocator {
                 block
             }
             None => {
-                let segment = if size < OWN_SEGMENT_FROM { SHARED_SEGMENT } else { size.next_multiple_of(SEGMENT_ROUNDING) };
+                let segment = if size < OWN_SEGMENT_FROM {
+                    SHARED_SEGMENT
+                } else {
+                    size.next_multiple_of(SEGMENT_ROUNDING)
+                };
                 self.reserved += segment;
-                self.add(Block { size: segment, previous: NONE, next: NONE, free: false })
+                self.add(Block { size: segment, asked: 0, previous: NONE, next: NONE, free: false })
             }
         };
         self.split(block, size);
         let given = self.blocks[block as usize].size;
         self.blocks[block as usize].free = false;
+        self.blocks[block as usize].asked = size;
         self.allocated += given;
-        self.peak = self.peak.max(self.allocated);
+        self.requested += size;
+        if self.allocated > self.peak {
+            self.peak = self.allocated;
+            self.slack = self.allocated - self.requested;
+        }
         Handle(block)
     }
 
@@ -77,6 +91,7 @@ impl Allocator {
             return;
         }
         self.allocated -= self.blocks[block as usize].size;
+        self.requested -= self.blocks[block as usize].asked;
         let Block { previous, next, .. } = self.blocks[block as usize];
         if next != NONE && self.blocks[next as usize].free {
             self.absorb(block, next);
@@ -104,7 +119,7 @@ impl Allocator {
         if whole - size <= MIB {
             return;
         }
-        let rest = self.add(Block { size: whole - size, previous: block, next, free: true });
+        let rest = self.add(Block { size: whole - size, asked: 0, previous: block, next, free: true });
         self.blocks[block as usize].size = size;
         self.blocks[block as usize].next = rest;
         if next != NONE {

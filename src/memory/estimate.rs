@@ -90,9 +90,13 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     })?;
     let gpus = run.parallelism.gpus.as_ref().map_or(1, |g| g.value);
     let rank = Rank::every(&plan, strategy);
-    let ledger = timeline::ledger(&plan, &rank);
+    let mut ledger = timeline::ledger(&plan, &rank);
+    let replayed = replay::replay(&plan, &rank);
+    if let Some(replayed) = &replayed {
+        ledger.entries.extend(overhead::rounding(replayed.slack));
+    }
     let (phase, allocated) = ledger.peak();
-    let ratio = replay::ratio(&plan, &rank).unwrap_or_else(|| overhead::reserved_ratio(&plan));
+    let ratio = replayed.map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
     let reserved = allocated * ratio;
     let context = overhead::context(gpus);
     let device = reserved + context;

@@ -1,7 +1,10 @@
 //! What lies between allocated bytes and what the card must hold: the allocator's rounding and
 //! unused blocks, the CUDA context, communicators. Measured, not derived, and named as such.
 
+use super::expression::group;
+use super::ledger::{Component, Entry, PhaseSet};
 use super::plan::Plan;
+use super::timeline::STEP;
 use crate::run::Checkpointing;
 use crate::units::{Bytes, GIB};
 
@@ -15,7 +18,8 @@ const CONTEXT_GIB: f64 = 0.55;
 /// NCCL's buffers where several GPUs work together: about half a GiB a communicator.
 const COMMUNICATOR_GIB: f64 = 0.5;
 
-/// Reserved over allocated, PyTorch's default allocator at a constant shape from a cold start.
+/// Reserved over allocated where the replay does not describe the run: PyTorch's default allocator at
+/// a constant shape from a cold start.
 pub(crate) fn reserved_ratio(plan: &Plan<'_>) -> f64 {
     let checkpointed = !matches!(plan.run.activation_checkpointing.value, Checkpointing::None);
     match (plan.adapters.is_some(), checkpointed) {
@@ -25,6 +29,21 @@ pub(crate) fn reserved_ratio(plan: &Plan<'_>) -> f64 {
         (true, false) => 1.06,
         (true, true) => 1.15,
     }
+}
+
+/// The line for what blocks hold beyond their tensors: tensors of 10 MiB and more get segments
+/// rounded to 2 MiB, and what is left up to 1 MiB is not split off.
+pub(crate) fn rounding(slack: f64) -> Option<Entry> {
+    (slack > 0.0).then(|| Entry {
+        component: Component::Temporaries,
+        name: "large tensors rounded up to whole blocks".into(),
+        formula: "up to 1 MiB a tensor of 10 MiB or more".into(),
+        numbers: group(slack as i64),
+        bytes: Bytes::from_f64(slack),
+        live: PhaseSet::of(STEP),
+        drivers: Vec::new(),
+        source: "PyTorch's caching allocator, its rules replayed over two steps",
+    })
 }
 
 /// Outside the allocator.
