@@ -242,5 +242,7 @@ fn stock_buffers() -> ZeroBuffers {
         max_live_parameters: size(1_000_000_000),
         persistence_threshold: size(100_000),
         sub_group: size(1_000_000_000),
+
+        from_hidden: Vec::new(),
     }
 }

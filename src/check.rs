@@ -289,6 +289,9 @@ pub fn check_bytes(
             report.unknown.append(&mut run.unknown.clone());
             match &found {
                 Ok(resolved) => {
+                    if let Some(zero) = &mut run.parallelism.zero {
+                        zero.settle(resolved.architecture.hidden_size);
+                    }
                     report.architecture = Some(resolved.architecture.clone());
                     report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);
                     if report.unknown.is_empty() {
@@ -322,7 +325,7 @@ pub fn check_bytes(
     report.verdict = Verdict::of(report.estimate.as_ref(), report.budget.as_ref());
 
     let mistakes = match (framework, root) {
-        (Some(framework), Some(root)) if framework.supported() => {
+        (Some(framework), Some(root)) if framework.supported() && !document.is_broken() => {
             let version = settings.frameworks.get(framework.name()).map(String::as_str);
             schema::validate(framework, kind, root, version)
         }

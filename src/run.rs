@@ -476,6 +476,35 @@ pub struct ZeroBuffers {
     pub persistence_threshold: Setting<u64>,
     /// `sub_group_size`.
     pub sub_group: Setting<u64>,
+    /// Hugging Face's `auto`: sizes that follow from the model's width, and are wrong until
+    /// [`ZeroBuffers::settle`] has seen it.
+    pub from_hidden: Vec<HiddenBuffer>,
+}
+
+/// A DeepSpeed size that Hugging Face derives from the model's width where the file says `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HiddenBuffer {
+    /// `reduce_bucket_size`: hidden².
+    Reduce,
+    /// `stage3_prefetch_bucket_size`: 0.9 hidden².
+    Prefetch,
+    /// `stage3_param_persistence_threshold`: 10 hidden.
+    Persistence,
+}
+
+impl ZeroBuffers {
+    /// Fills in what follows from the model's width. Source: transformers
+    /// `integrations/deepspeed.py`, `trainer_config_finalize`.
+    pub fn settle(&mut self, hidden: u64) {
+        let square = hidden.saturating_mul(hidden);
+        for buffer in self.from_hidden.drain(..) {
+            match buffer {
+                HiddenBuffer::Reduce => self.reduce_bucket.value = square,
+                HiddenBuffer::Prefetch => self.prefetch_bucket.value = square / 10 * 9,
+                HiddenBuffer::Persistence => self.persistence_threshold.value = hidden.saturating_mul(10),
+            }
+        }
+    }
 }
 
 /// FSDP's choices.

@@ -4,6 +4,7 @@
 pub mod accelerate;
 pub mod axolotl;
 pub mod baseline;
+pub mod deepspeed;
 pub mod fsdp;
 pub mod gpt_neox;
 pub mod litgpt;
@@ -168,6 +169,7 @@ pub const ALL: &[&dyn Framework] = &[
     &unsupported::PRIME_RL,
     &unsupported::UNSLOTH,
     &accelerate::Accelerate,
+    &deepspeed::Deepspeed,
     &fsdp::FsdpOptionsFile,
     &llama_factory::LlamaFactoryV1,
     &axolotl::Axolotl,

@@ -502,7 +502,10 @@ impl<'a> Reader<'a> {
         }
         expected.sort_unstable();
         expected.dedup();
-        let kind = if options.is_empty() || value.text().is_none() {
+        // A number where `auto` or another kind of number may stand is of the wrong type; a word
+        // is the wrong word.
+        let typed = value.as_str().is_none() && expected.iter().any(|name| *name != "null");
+        let kind = if options.is_empty() || value.text().is_none() || typed {
             MistakeKind::WrongType { expected, found: found(value) }
         } else {
             expected.retain(|name| *name != "null");

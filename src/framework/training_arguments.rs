@@ -5,7 +5,7 @@
 //! `utils/fsdp_utils.py`.
 
 use super::baseline::{count, first};
-use super::{Lowering, fsdp};
+use super::{Lowering, deepspeed, fsdp};
 use crate::document::{Dialect, Value};
 use crate::run::{
     Attention, Checkpointing, DataParallel, Dtype, Kernels, Loss, ModelRef, Optimizer,
@@ -235,15 +235,12 @@ pub fn liger(cx: &Lowering<'_>, run: &mut TrainingRun, loss: Loss) {
 
 /// A DeepSpeed configuration: a path, a mapping, or a stock name.
 pub fn deepspeed(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str) {
-    let location = cx.root.get(key).map(super::lowering::here);
-    let name = cx.root.get(key).and_then(text).unwrap_or_default();
-    deepspeed_file(cx, run, &name, location);
+    deepspeed::follow(cx, run, key, deepspeed::TRAINING_ARGUMENTS);
 }
 
 /// A DeepSpeed file that is named at `location`.
 pub fn deepspeed_file(cx: &mut Lowering<'_>, run: &mut TrainingRun, name: &str, location: Option<Location>) {
-    let _ = (run, name);
-    cx.missing("sharding", "DeepSpeed files are not followed yet", location);
+    deepspeed::follow_file(cx, run, name, location.unwrap_or_default(), false, &[]);
 }
 
 /// DeepSpeed's engine: weights and gradients in the mixed-precision dtype, fp32 master copies
@@ -271,6 +268,8 @@ pub fn under_deepspeed(run: &mut TrainingRun, by: &str) {
         max_live_parameters: buffer(1_000_000_000),
         persistence_threshold: buffer(100_000),
         sub_group: buffer(1_000_000_000),
+
+        from_hidden: Vec::new(),
     });
 }
 

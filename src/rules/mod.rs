@@ -1,6 +1,7 @@
 //! The rules: one file each, and this list. A rule reads any stage and writes findings; levels,
 //! suppressions, baselines and the exit code come after it, in one place.
 
+pub mod deepspeed_conflicts_with_trainer;
 pub mod deprecated_key;
 mod drivers;
 pub mod estimate_unknown;
@@ -11,9 +12,13 @@ pub mod host_over_budget;
 pub mod invalid_value;
 pub mod layers_not_divisible_by_pipeline;
 pub mod missing_key;
+pub mod offload_needs_zero_stage;
 pub mod over_budget;
+pub mod reference_not_found;
+pub mod reference_outside_repository;
 pub mod removed_key;
 pub mod sequence_not_divisible_by_context_parallel;
+pub mod stage3_keys_without_stage3;
 pub mod tight_fit;
 pub mod unknown_key;
 pub mod world_size_mismatch;
@@ -130,6 +135,7 @@ macro_rules! declare_rule {
 
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[
+    &deepspeed_conflicts_with_trainer::DeepspeedConflictsWithTrainer,
     &deprecated_key::DeprecatedKey,
     &estimate_unknown::EstimateUnknown,
     &experts_not_divisible::ExpertsNotDivisible,
@@ -139,9 +145,13 @@ pub const ALL: &[&dyn Rule] = &[
     &invalid_value::InvalidValue,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
     &missing_key::MissingKey,
+    &offload_needs_zero_stage::OffloadNeedsZeroStage,
     &over_budget::OverBudget,
+    &reference_not_found::ReferenceNotFound,
+    &reference_outside_repository::ReferenceOutsideRepository,
     &removed_key::RemovedKey,
     &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
+    &stage3_keys_without_stage3::Stage3KeysWithoutStage3,
     &tight_fit::TightFit,
     &unknown_key::UnknownKey,
     &world_size_mismatch::WorldSizeMismatch,

@@ -72,7 +72,22 @@ def json_schema(model):
             except Exception:
                 return {"enum": [member.name for member in schema["members"]]}
 
+    clean_extras(model, set())
     return model.model_json_schema(schema_generator=Generate)
+
+
+def clean_extras(model, seen):
+    """Drops functions from `json_schema_extra`, which pydantic would try to write out."""
+    if model in seen:
+        return
+    seen.add(model)
+    for field in model.model_fields.values():
+        if isinstance(field.json_schema_extra, dict):
+            field.json_schema_extra = {k: v for k, v in field.json_schema_extra.items() if not callable(v)}
+        for inner in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                clean_extras(inner, seen)
+    model.model_rebuild(force=True)
 
 
 def strip(node, defs):

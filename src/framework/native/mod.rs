@@ -307,6 +307,8 @@ fn zero_buffers(cx: &Lowering<'_>, stage: DataParallel) -> ZeroBuffers {
         max_live_parameters: size("stage3_max_live_parameters", 1_000_000_000),
         persistence_threshold: size("stage3_param_persistence_threshold", 100_000),
         sub_group: size("sub_group_size", 1_000_000_000),
+
+        from_hidden: Vec::new(),
     }
 }
 

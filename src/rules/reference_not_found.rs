@@ -1,0 +1,49 @@
+//! Referenced files that are not there.
+
+use super::Checked;
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds names of DeepSpeed, Accelerate and other files that lead to no readable file.
+    ///
+    /// ## Why
+    ///
+    /// Sharding and offloading decide most of a run's memory, and they stand in that file. Without
+    /// it there is no estimate. Frameworks look from the working directory of the training
+    /// process; llmlint looks there, in the repository root, in the file's own folder and the
+    /// folders above it, and knows the files that Axolotl, LLaMA-Factory and ms-swift ship.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// deepspeed: configs/zero3_ours.json     # not in this repository
+    /// ```
+    ///
+    /// ## The fix
+    ///
+    /// Correct the path, or add the file to the repository.
+    ReferenceNotFound, "reference-not-found", Warning, "a file that decides memory is not there"
+}
+
+impl ReferenceNotFound {
+    /// Made while the run is lowered, where references are followed.
+    fn run(_: &Checked<'_>, _: &mut Vec<Finding>) {}
+}
+
+/// The finding for `name`, which should be one of `whose` files.
+pub(crate) fn finding(at: Location, whose: &str, name: &str) -> Finding {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    Finding::new(
+        ReferenceNotFound::NAME,
+        Severity::Warning,
+        at,
+        format!("no {whose} file `{base}` in this repository"),
+    )
+    .at("sharding and offloading stand there")
+    .note("Without it there is no estimate: how the run is sharded is unknown.")
+    .help("correct the path, or add the file to the repository")
+}
