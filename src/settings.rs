@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::catalog::Gpu;
-use crate::catalog::gpus::{self, GpuError};
+use crate::catalog::gpus::GpuError;
+use crate::catalog::instances;
 use crate::finding::Severity;
 use crate::units::Bytes;
 
@@ -88,12 +89,21 @@ impl BudgetTable {
         };
         let memory = amount(&self.memory)?;
         let host_memory = amount(&self.host_memory)?;
-        let gpu = match &self.gpu {
-            Some(name) => Some(gpus::find(name).map_err(|error| BudgetError::Gpu(name.clone(), error))?),
+        let machine = match &self.gpu {
+            Some(name) => {
+                Some(instances::machine(name).map_err(|error| BudgetError::Gpu(name.clone(), error))?)
+            }
             None => None,
         };
+        let gpu = machine.map(|m| m.gpu);
         let Some(memory) = memory.or(gpu.map(|g| g.usable)) else { return Ok(None) };
-        Ok(Some(Budget { gpu, memory, gpus: self.gpus, host_memory, declared_in: declared_in.to_owned() }))
+        Ok(Some(Budget {
+            gpu,
+            memory,
+            gpus: self.gpus.or(machine.and_then(|m| m.gpus)),
+            host_memory: host_memory.or(machine.and_then(|m| m.host_memory)),
+            declared_in: declared_in.to_owned(),
+        }))
     }
 
     /// Takes from `other` what this one leaves open.

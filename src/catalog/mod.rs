@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod gpus;
+pub mod instances;
 pub mod models;
 
 pub use architecture::{Architecture, Family, Mla, Moe, Vision, VisionClass};
