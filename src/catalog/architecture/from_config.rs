@@ -71,16 +71,21 @@ impl Family {
             "starcoder2" => Family::Starcoder2,
             "gpt_bigcode" => Family::GptBigcode,
             "olmo" => Family::Olmo,
-            "olmo2" => Family::Olmo2,
+            "olmo2" | "olmo3" => Family::Olmo2,
             "smollm3" => Family::SmolLm3,
             "granite" => Family::Granite,
             "glm" => Family::Glm,
             "glm4" => Family::Glm4,
+            "glm4_moe" => Family::Glm4Moe,
             "cohere" => Family::Cohere,
             "cohere2" => Family::Cohere2,
             "mixtral" => Family::Mixtral,
             "qwen2_moe" => Family::Qwen2Moe,
             "qwen3_moe" | "qwen3_vl_moe_text" => Family::Qwen3Moe,
+            "qwen3_5_text" => Family::Qwen35,
+            "qwen3_5_moe_text" => Family::Qwen35Moe,
+            "qwen3_next" => Family::Qwen3Next,
+            "llama4_text" => Family::Llama4,
             "olmoe" => Family::Olmoe,
             "phimoe" => Family::Phimoe,
             "gpt_oss" => Family::GptOss,
@@ -357,6 +362,8 @@ fn intermediate_size(fields: &Fields, family: Family, hidden_size: u64) -> Resul
             | Family::Falcon
             | Family::GuideGpt,
         ) => Ok(4 * hidden_size),
+        // Every layer has experts; the class knows no dense width.
+        (None, Family::Qwen35Moe) => fields.need("moe_intermediate_size"),
         (None, _) => Err("`intermediate_size` is missing".into()),
     }
 }
@@ -373,6 +380,10 @@ fn biases(fields: &Fields, family: Family) -> Result<(bool, bool, bool), String>
         Family::Qwen2Moe => (fields.flag("qkv_bias")?, false, false),
         Family::Qwen3
         | Family::Qwen3Moe
+        | Family::Qwen35
+        | Family::Qwen35Moe
+        | Family::Qwen3Next
+        | Family::Llama4
         | Family::Gemma
         | Family::Gemma2
         | Family::Gemma3Text
@@ -384,7 +395,7 @@ fn biases(fields: &Fields, family: Family) -> Result<(bool, bool, bool), String>
         | Family::Cohere2
         | Family::DeepseekV3 => (attention, attention, false),
         Family::GptOss => (attention, attention, true),
-        Family::Glm | Family::Glm4 => (attention, false, false),
+        Family::Glm | Family::Glm4 | Family::Glm4Moe => (attention, false, false),
         Family::StableLm => (fields.flag("use_qkv_bias")?, false, false),
         Family::GptNeox => (attention, attention, true),
         Family::Gptj => (false, false, true),
@@ -444,6 +455,7 @@ fn sliding(fields: &Fields, family: Family, layers: u64) -> Result<(Option<u64>,
         | Family::Gemma2
         | Family::Gemma3Text
         | Family::Cohere2
+        | Family::Olmo2
         | Family::GptOss => fields.count("sliding_window")?.filter(|w| *w > 0),
         _ => None,
     };
@@ -455,7 +467,7 @@ fn sliding(fields: &Fields, family: Family, layers: u64) -> Result<(Option<u64>,
     let count = match (listed, family) {
         (Some(count), _) => Some(count.min(layers)),
         // All but every n-th.
-        (None, Family::Gemma3Text | Family::Cohere2) => {
+        (None, Family::Gemma3Text | Family::Cohere2 | Family::Olmo2) => {
             Some(layers - layers / pattern("sliding_window_pattern")?)
         }
         // The first and every n-th after it are global.
@@ -496,15 +508,19 @@ fn dropout(fields: &Fields, family: Family) -> f64 {
 
 fn moe(fields: &Fields, family: Family) -> Result<Option<Moe>, String> {
     let (width, shared, shared_width, first_dense_layers) = match family {
+        Family::Llama4 => {
+            let width = fields.need("intermediate_size")?;
+            (width, 1, width, 0)
+        }
         Family::Mixtral | Family::Olmoe | Family::Phimoe | Family::GptOss | Family::Dbrx => {
             (fields.need("intermediate_size")?, 0, 0, 0)
         }
         Family::Qwen3Moe => (fields.need("moe_intermediate_size")?, 0, 0, 0),
-        Family::Qwen2Moe => {
+        Family::Qwen2Moe | Family::Qwen35Moe | Family::Qwen3Next => {
             let shared = fields.count("shared_expert_intermediate_size")?.unwrap_or(0);
             (fields.need("moe_intermediate_size")?, 1, shared, 0)
         }
-        Family::DeepseekV2 | Family::DeepseekV3 => {
+        Family::DeepseekV2 | Family::DeepseekV3 | Family::Glm4Moe => {
             let width = fields.need("moe_intermediate_size")?;
             let shared = fields.count("n_shared_experts")?.unwrap_or(0);
             (width, shared, shared * width, fields.count("first_k_dense_replace")?.unwrap_or(0))

@@ -41,6 +41,8 @@ pub enum Family {
     Granite,
     Glm,
     Glm4,
+    /// GLM-4.5 and its successors with experts.
+    Glm4Moe,
     Cohere,
     Cohere2,
     Mixtral,
@@ -48,6 +50,16 @@ pub enum Family {
     Qwen2Moe,
     #[serde(rename = "qwen3_moe")]
     Qwen3Moe,
+    /// Qwen3.5: three layers of gated delta nets to one of gated attention.
+    #[serde(rename = "qwen3_5")]
+    Qwen35,
+    /// Qwen3.5 with experts.
+    #[serde(rename = "qwen3_5_moe")]
+    Qwen35Moe,
+    #[serde(rename = "qwen3_next")]
+    Qwen3Next,
+    /// Llama 4's language model.
+    Llama4,
     Olmoe,
     Phimoe,
     GptOss,
@@ -171,11 +183,35 @@ impl Architecture {
         self.config.get(key)?.as_bool()
     }
 
+    /// True when `layer` (from 0) has a linear attention (gated delta net) instead of the usual one.
+    pub fn layer_is_linear_attention(&self, layer: u64) -> bool {
+        if !matches!(self.family, Family::Qwen35 | Family::Qwen35Moe | Family::Qwen3Next) {
+            return false;
+        }
+        match self.config.get("layer_types").and_then(serde_json::Value::as_array) {
+            Some(types) => usize::try_from(layer)
+                .ok()
+                .and_then(|index| types.get(index)?.as_str())
+                .is_some_and(|kind| kind == "linear_attention"),
+            None => {
+                let interval = self.config_u64("full_attention_interval").unwrap_or(4).max(1);
+                !(layer + 1).is_multiple_of(interval)
+            }
+        }
+    }
+
     /// True when `layer` (from 0) has experts.
     pub fn layer_is_sparse(&self, layer: u64) -> bool {
         let Some(moe) = &self.moe else { return false };
         match self.family {
-            Family::Qwen2Moe | Family::Qwen3Moe => {
+            Family::Llama4 => match self.config.get("moe_layers").and_then(serde_json::Value::as_array) {
+                Some(layers) => layers.iter().any(|l| l.as_u64() == Some(layer)),
+                None => {
+                    let step = self.config_u64("interleave_moe_layer_step").unwrap_or(1).max(1);
+                    (layer + 1).is_multiple_of(step)
+                }
+            },
+            Family::Qwen2Moe | Family::Qwen3Moe | Family::Qwen3Next => {
                 let step = self.config_u64("decoder_sparse_step").unwrap_or(1).max(1);
                 let dense = self
                     .config

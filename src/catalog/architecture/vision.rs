@@ -9,6 +9,8 @@ pub enum VisionClass {
     Qwen2Vl,
     Qwen25Vl,
     Qwen3Vl,
+    #[doc(alias = "qwen3_5_moe")]
+    Qwen35,
     Gemma3,
     PaliGemma,
     Llava,
@@ -37,6 +39,8 @@ fn class(model_type: &str) -> Option<(VisionClass, &'static str)> {
         "qwen2_5_vl" => (VisionClass::Qwen25Vl, "qwen2_5_vl_text"),
         "qwen3_vl" => (VisionClass::Qwen3Vl, "qwen3_vl_text"),
         "qwen3_vl_moe" => (VisionClass::Qwen3Vl, "qwen3_vl_moe_text"),
+        "qwen3_5" => (VisionClass::Qwen35, "qwen3_5_text"),
+        "qwen3_5_moe" => (VisionClass::Qwen35, "qwen3_5_moe_text"),
         "gemma3" => (VisionClass::Gemma3, "gemma3_text"),
         "paligemma" => (VisionClass::PaliGemma, "gemma"),
         "llava" => (VisionClass::Llava, "llama"),

@@ -9,6 +9,7 @@ struct Run {
     first: u64,
     count: u64,
     sparse: bool,
+    linear: bool,
 }
 
 pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
@@ -22,7 +23,11 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
     b.embedding("embed_tokens", a.vocab_size, d);
     for run in runs(b) {
         b.layers("model.layers", run.first, run.count);
-        attention(b);
+        if run.linear {
+            linear_attention(b)?
+        } else {
+            attention(b)
+        }
         layer_norms(b);
         if run.sparse { experts::mlp(b)? } else { mlp(b) }
     }
@@ -49,9 +54,10 @@ fn runs(b: &Build<'_>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for layer in 0..a.layers {
         let sparse = a.moe.is_some() && a.layer_is_sparse(layer);
+        let linear = a.layer_is_linear_attention(layer);
         match runs.last_mut() {
-            Some(run) if run.sparse == sparse => run.count += 1,
-            _ => runs.push(Run { first: layer, count: 1, sparse }),
+            Some(run) if run.sparse == sparse && run.linear == linear => run.count += 1,
+            _ => runs.push(Run { first: layer, count: 1, sparse, linear }),
         }
     }
     runs
@@ -73,13 +79,23 @@ fn attention(b: &mut Build<'_>) {
         Family::GptOss => b.parameter("self_attn.sinks", &[a.heads], attention),
         _ => {}
     }
-    b.linear("self_attn.q_proj", d, q, bias, attention);
+    // Queries and their gates in one projection.
+    let gates =
+        if matches!(a.family, Family::Qwen35 | Family::Qwen35Moe | Family::Qwen3Next) { q } else { 0 };
+    b.linear("self_attn.q_proj", d, q + gates, bias, attention);
     b.linear("self_attn.k_proj", d, kv, bias, attention);
     b.linear("self_attn.v_proj", d, kv, bias, attention);
     let out = if a.family == Family::Phi { "self_attn.dense" } else { "self_attn.o_proj" };
     b.linear(out, q, d, out_bias, attention);
     match a.family {
-        Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3Text => {
+        Family::Glm4Moe if a.config_bool("use_qk_norm") != Some(true) => {}
+        Family::Qwen3
+        | Family::Qwen3Moe
+        | Family::Qwen35
+        | Family::Qwen35Moe
+        | Family::Qwen3Next
+        | Family::Glm4Moe
+        | Family::Gemma3Text => {
             b.norm("self_attn.q_norm", a.head_dim, false);
             b.norm("self_attn.k_norm", a.head_dim, false);
         }
@@ -107,6 +123,37 @@ fn attention(b: &mut Build<'_>) {
         }
         _ => {}
     }
+}
+
+/// A gated delta net (Qwen3-Next, Qwen3.5).
+fn linear_attention(b: &mut Build<'_>) -> Result<(), String> {
+    let a = b.a;
+    let need = |key: &str| {
+        a.config_u64(key)
+            .filter(|n| *n < 1 << 28)
+            .ok_or_else(|| format!("`{key}` is not a whole number that a model has"))
+    };
+    let (keys, values) = (need("linear_num_key_heads")?, need("linear_num_value_heads")?);
+    let width = need("linear_value_head_dim")?;
+    let (key, value) = (keys * need("linear_key_head_dim")?, values.saturating_mul(width));
+    let kernel = need("linear_conv_kernel_dim")?;
+    let d = a.hidden_size;
+    let mixed = key.saturating_mul(2).saturating_add(value);
+    b.parameter("linear_attn.dt_bias", &[values], Role::Mixer);
+    b.parameter("linear_attn.A_log", &[values], Role::Mixer);
+    b.parameter("linear_attn.conv1d.weight", &[mixed, 1, kernel], Role::Mixer);
+    b.norm("linear_attn.norm", width, false);
+    b.linear("linear_attn.out_proj", value, d, false, Role::Mixer);
+    if a.family == Family::Qwen3Next {
+        b.linear("linear_attn.in_proj_qkvz", d, mixed.saturating_add(value), false, Role::Mixer);
+        b.linear("linear_attn.in_proj_ba", d, 2 * values, false, Role::Mixer);
+    } else {
+        b.linear("linear_attn.in_proj_qkv", d, mixed, false, Role::Mixer);
+        b.linear("linear_attn.in_proj_z", d, value, false, Role::Mixer);
+        b.linear("linear_attn.in_proj_b", d, values, false, Role::Mixer);
+        b.linear("linear_attn.in_proj_a", d, values, false, Role::Mixer);
+    }
+    Ok(())
 }
 
 fn layer_norms(b: &mut Build<'_>) {
@@ -162,6 +209,9 @@ fn mlp(b: &mut Build<'_>) {
         Family::Phi3 | Family::Glm | Family::Glm4 => {
             b.linear("mlp.gate_up_proj", d, 2 * f, bias, Role::Mlp);
             b.linear("mlp.down_proj", f, d, bias, Role::Mlp);
+        }
+        Family::Llama4 => {
+            gated(b, "feed_forward", d, a.config_u64("intermediate_size_mlp").unwrap_or(f), bias);
         }
         _ => gated(b, "mlp", d, f, bias),
     }

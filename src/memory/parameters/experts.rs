@@ -17,6 +17,13 @@ pub(super) fn mlp(b: &mut Build<'_>) -> Result<(), String> {
         b.parameter("mlp.experts.down_proj_bias", &[e, d], Role::Expert);
         return Ok(());
     }
+    if a.family == Family::Llama4 {
+        b.parameter("feed_forward.experts.gate_up_proj", &[e, d, 2 * f], Role::Expert);
+        b.parameter("feed_forward.experts.down_proj", &[e, f, d], Role::Expert);
+        b.linear("feed_forward.router", d, e, false, Role::Router);
+        gated(b, "feed_forward.shared_expert", d, moe.shared_intermediate_size, false);
+        return Ok(());
+    }
     match a.family {
         // An `nn.Linear` of its own class.
         Family::Phimoe => b.linear("mlp.router", d, e, false, Role::Router),
@@ -27,7 +34,7 @@ pub(super) fn mlp(b: &mut Build<'_>) -> Result<(), String> {
     b.parameter("mlp.experts.down_proj", &[e, d, f], Role::Expert);
     if moe.shared_intermediate_size > 0 {
         let shared = moe.shared_intermediate_size;
-        if a.family == Family::Qwen2Moe {
+        if matches!(a.family, Family::Qwen2Moe | Family::Qwen35Moe | Family::Qwen3Next) {
             gated(b, "mlp.shared_expert", d, shared, false);
             b.linear("mlp.shared_expert_gate", d, 1, false, Role::Router);
         } else {

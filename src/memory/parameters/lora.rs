@@ -6,8 +6,8 @@
 //! - an adapter on a linear layer is A of `[rank, in]` and B of `[out, rank]`, with DoRA one more
 //!   value for each output; on an embedding A is `[rank, rows]` and B `[width, rank]`;
 //! - routed experts are one tensor a projection and no linear layers, so they get no adapter,
-//!   except in the models whose config PEFT converts (Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V2 and
-//!   V3): there the projections' old names and `all-linear` stand for the expert tensors and the
+//!   except in the models whose config PEFT converts (Mixtral, Qwen3-MoE, Qwen3-Next, GLM-4.5,
+//!   OLMoE, DeepSeek-V2 and V3): there the projections' old names and `all-linear` stand for the expert tensors and the
 //!   router, gate and up count as one tensor of twice the rank, and a target that was converted
 //!   no longer names a linear layer (dense first layers and shared experts get no adapter by it);
 //! - a module to save is trained as a copy of its own, also where its weight was tied.
@@ -65,7 +65,12 @@ const CONVERTED_MIXTRAL: &[(&str, &str)] =
 fn converted(family: Family) -> &'static [(&'static str, &'static str)] {
     match family {
         Family::Mixtral => CONVERTED_MIXTRAL,
-        Family::Qwen3Moe | Family::Olmoe | Family::DeepseekV2 | Family::DeepseekV3 => CONVERTED,
+        Family::Qwen3Moe
+        | Family::Qwen3Next
+        | Family::Glm4Moe
+        | Family::Olmoe
+        | Family::DeepseekV2
+        | Family::DeepseekV3 => CONVERTED,
         _ => &[],
     }
 }
@@ -193,9 +198,6 @@ pub fn adapters(
     let saved = |tensor: &Tensor| modules_to_save.iter().any(|name| is_left_to_saving(tensor, name));
     let mut hit: Vec<&str> = Vec::new();
     for tensor in inventory.tensors() {
-        if saved(tensor) {
-            continue;
-        }
         if let Some((old, new)) =
             parameters.iter().find(|(_, new)| tensor.linear.is_none() && ends_with_part(&tensor.name, new))
         {
@@ -204,6 +206,9 @@ pub fn adapters(
             if dora {
                 refused.push(format!("PEFT has no DoRA for `{}`", tensor.name));
             }
+            continue;
+        }
+        if saved(tensor) {
             continue;
         }
         let targeted = match targets {

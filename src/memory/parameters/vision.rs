@@ -35,7 +35,7 @@ pub(super) fn model(b: &mut Build<'_>, vision: &Vision, text: u64) -> Result<(),
     match vision.class {
         VisionClass::Qwen2Vl => qwen2_vl(b, &v, text),
         VisionClass::Qwen25Vl => qwen2_5_vl(b, &v),
-        VisionClass::Qwen3Vl => qwen3_vl(b, &v),
+        VisionClass::Qwen3Vl | VisionClass::Qwen35 => qwen3_vl(b, &v, vision.class == VisionClass::Qwen3Vl),
         VisionClass::Gemma3 => {
             let width = siglip(b, &v)?;
             b.at(Place::Vision, "model.multi_modal_projector.");
@@ -127,13 +127,14 @@ fn qwen2_5_vl(b: &mut Build<'_>, v: &Dims<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn qwen3_vl(b: &mut Build<'_>, v: &Dims<'_>) -> Result<(), String> {
+fn qwen3_vl(b: &mut Build<'_>, v: &Dims<'_>, deep_stack: bool) -> Result<(), String> {
     let d = v.get("hidden_size", 1152)?;
     let f = v.get("intermediate_size", 4304)?;
     let merged = d * v.get("spatial_merge_size", 2)?.pow(2);
     let out = v.get("out_hidden_size", 3584)?;
     // Three of the layers feed a merger of their own unless the config lists others.
     let deep = match v.0.get("deepstack_visual_indexes") {
+        _ if !deep_stack => 0,
         Some(Value::Array(layers)) => layers.len() as u64,
         _ => 3,
     };
