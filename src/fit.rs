@@ -127,17 +127,17 @@ pub fn suggestions(
     budget: &Budget,
     expressible: &dyn Fn(Change) -> bool,
 ) -> Vec<Suggestion> {
+    let kinds = |s: &Suggestion| s.changes.iter().map(std::mem::discriminant).collect::<Vec<_>>();
     let mut kept: Vec<Suggestion> = Vec::new();
     for most in 1..=3 {
-        for suggestion in combinations(run, architecture, budget, most, expressible) {
-            let fits = suggestion.verdict == Verdict::Fits;
-            let covered =
-                kept.iter().any(|k| k.changes.iter().all(|change| suggestion.changes.contains(change)));
-            if fits && !covered {
+        let mut found = combinations(run, architecture, budget, most, expressible);
+        // Of equal cost, the one that changes least: what fits with the most memory in use.
+        found.sort_by_key(|s| (s.cost, s.changes.len(), std::cmp::Reverse(s.estimate.device)));
+        for suggestion in found.into_iter().filter(|s| s.verdict == Verdict::Fits) {
+            let turned = kinds(&suggestion);
+            let covered = kept.iter().any(|k| kinds(k).iter().all(|kind| turned.contains(kind)));
+            if !covered && kept.len() < 3 {
                 kept.push(suggestion);
-            }
-            if kept.len() == 3 {
-                break;
             }
         }
         if !kept.is_empty() {
