@@ -19,6 +19,7 @@ use crate::rules::{self, Checked};
 use crate::run::{DataParallel, Setting, TrainingRun, Unknown};
 use crate::settings::{Budget, BudgetTable, Level, Settings, SettingsTree};
 use crate::source::{Location, Source, Span};
+use crate::suppress;
 
 /// Does the run fit?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -263,7 +264,14 @@ pub fn check_bytes(
     report.kind = kind;
     let mut findings = Vec::new();
     let root = framework.and_then(|f| document.root(f.dialect(document.syntax)));
-    let budget = declared_budget(framework, root, &settings, context, &mut findings);
+    let budget = declared_budget(
+        framework,
+        root,
+        suppress::inline_budget(&document, &source).0,
+        &settings,
+        context,
+        &mut findings,
+    );
     report.budget = budget.resolved;
 
     let mut model = None;
@@ -350,9 +358,9 @@ pub fn check_bytes(
     for rule in rules::ALL {
         rule.check(&checked, &mut findings);
     }
-    let (findings, suppressed) = settle_findings(findings, &settings, context);
-    report.findings = findings;
-    report.suppressed = suppressed;
+    let settled = suppress::settle(findings, &document, &source);
+    report.suppressed = settled.suppressed;
+    report.findings = settle_findings(settled.kept, &settings, context);
     Some(report)
 }
 
@@ -425,6 +433,7 @@ struct DeclaredBudget {
 fn declared_budget(
     framework: Option<&'static dyn Framework>,
     root: Option<crate::document::Value<'_>>,
+    comment: Option<(BudgetTable, Span)>,
     settings: &Settings,
     context: &Context,
     findings: &mut Vec<Finding>,
@@ -432,6 +441,9 @@ fn declared_budget(
     let own = framework.zip(root).and_then(|(framework, root)| framework.budget(root));
     let mut layers: Vec<(BudgetTable, String, Option<Span>)> = Vec::new();
     layers.push((context.command_line.clone(), "the command line".into(), None));
+    if let Some((table, span)) = comment {
+        layers.push((table, "a comment in the file".into(), Some(span)));
+    }
     if let Some((table, span)) = own {
         layers.push((table, "the file".into(), Some(span)));
     }
@@ -490,7 +502,7 @@ fn settle_gpus(run: &mut TrainingRun, unknown: &mut Vec<Unknown>) {
 }
 
 /// Levels, selection and order: the one place where findings are filtered.
-fn settle_findings(findings: Vec<Finding>, settings: &Settings, context: &Context) -> (Vec<Finding>, usize) {
+fn settle_findings(findings: Vec<Finding>, settings: &Settings, context: &Context) -> Vec<Finding> {
     let mut kept: Vec<Finding> = findings
         .into_iter()
         .filter(|f| context.select.is_empty() || context.select.iter().any(|name| name == f.rule))
@@ -512,5 +524,5 @@ fn settle_findings(findings: Vec<Finding>, settings: &Settings, context: &Contex
     });
     kept.dedup();
     kept.truncate(FINDINGS_A_FILE);
-    (kept, 0)
+    kept
 }

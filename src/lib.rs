@@ -33,4 +33,5 @@ pub mod run;
 pub mod sanitize;
 pub mod settings;
 pub mod source;
+pub mod suppress;
 pub mod units;

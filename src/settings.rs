@@ -294,10 +294,12 @@ pub fn rule_exists(name: &str) -> Result<(), String> {
 /// `; did you mean `x`?` for the nearest of `known`, or nothing.
 pub fn did_you_mean<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
     known
-        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .map(|candidate| {
+            (strsim::osa_distance(name, candidate), name.len().abs_diff(candidate.len()), candidate)
+        })
+        .filter(|(distance, _, candidate)| *distance <= 1 + candidate.len() / 4)
         .min()
-        .map(|(_, candidate)| format!("; did you mean `{candidate}`?"))
+        .map(|(_, _, candidate)| format!("; did you mean `{candidate}`?"))
         .unwrap_or_default()
 }
 

@@ -9,6 +9,7 @@ pub mod experts_not_divisible;
 pub mod heads_not_divisible_by_tensor_parallel;
 pub mod hidden_not_divisible_by_heads;
 pub mod host_over_budget;
+pub mod inline_budget;
 pub mod invalid_value;
 pub mod layers_not_divisible_by_pipeline;
 pub mod missing_key;
@@ -21,6 +22,7 @@ pub mod sequence_not_divisible_by_context_parallel;
 pub mod stage3_keys_without_stage3;
 pub mod tight_fit;
 pub mod unknown_key;
+pub mod unused_suppression;
 pub mod world_size_mismatch;
 pub mod wrong_type;
 
@@ -142,6 +144,7 @@ pub const ALL: &[&dyn Rule] = &[
     &heads_not_divisible_by_tensor_parallel::HeadsNotDivisibleByTensorParallel,
     &hidden_not_divisible_by_heads::HiddenNotDivisibleByHeads,
     &host_over_budget::HostOverBudget,
+    &inline_budget::InlineBudget,
     &invalid_value::InvalidValue,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
     &missing_key::MissingKey,
@@ -154,6 +157,7 @@ pub const ALL: &[&dyn Rule] = &[
     &stage3_keys_without_stage3::Stage3KeysWithoutStage3,
     &tight_fit::TightFit,
     &unknown_key::UnknownKey,
+    &unused_suppression::UnusedSuppression,
     &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,
 ];
