@@ -302,7 +302,24 @@ fn every_format_keeps_its_shape() {
     let base = base_report();
     for format in Format::value_variants() {
         let options = Options { base: Some(&base), version: "0.0.0", ..Options::default() };
-        insta::assert_snapshot!(name(*format), render(*format, &options));
+        let mut text = render(*format, &options);
+        if *format == Format::Sarif {
+            // Rules' own pages are not what this test is about.
+            let mut log: serde_json::Value = serde_json::from_str(&text).unwrap();
+            for rule in log["runs"][0]["tool"]["driver"]["rules"].as_array_mut().unwrap() {
+                for (part, field) in [
+                    ("help", "text"),
+                    ("help", "markdown"),
+                    ("fullDescription", "text"),
+                    ("shortDescription", "text"),
+                ] {
+                    assert!(rule[part][field].as_str().is_some_and(|text| !text.is_empty()), "{rule}");
+                    rule[part][field] = "…".into();
+                }
+            }
+            text = serde_json::to_string_pretty(&log).unwrap();
+        }
+        insta::assert_snapshot!(name(*format), text);
     }
 }
 

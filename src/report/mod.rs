@@ -4,9 +4,14 @@
 pub mod bar;
 mod concise;
 mod github;
+mod gitlab;
+mod html;
 pub mod json;
+mod junit;
+mod markdown;
 mod narrated;
 mod pretty;
+mod sarif;
 mod style;
 mod window;
 pub mod words;
@@ -31,6 +36,16 @@ pub enum Format {
     Jsonl,
     /// GitHub workflow commands (annotations).
     Github,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// GitLab's Code Quality report.
+    Gitlab,
+    /// JUnit XML: errors are failed cases.
+    Junit,
+    /// A table of configs and a list of findings, for a step summary or a comment.
+    Markdown,
+    /// One page with a sortable table and bars.
+    Html,
     /// Sentences without graphics, for screen readers.
     Narrated,
 }
@@ -38,7 +53,7 @@ pub enum Format {
 impl Format {
     /// Does the format show each config's change from a base revision?
     pub fn shows_base(&self) -> bool {
-        !matches!(self, Format::Github | Format::Concise | Format::Narrated)
+        matches!(self, Format::Markdown | Format::Html)
     }
 }
 
@@ -92,6 +107,11 @@ pub fn write(format: Format, report: &Report, options: &Options<'_>, out: &mut d
         Format::Json => json::write(report, options, out),
         Format::Jsonl => json::write_lines(report, options, out),
         Format::Github => github::write(report, options, out),
+        Format::Sarif => sarif::write(report, options, out),
+        Format::Gitlab => gitlab::write(report, options, out),
+        Format::Junit => junit::write(report, options, out),
+        Format::Markdown => markdown::write(report, options, out),
+        Format::Html => html::write(report, options, out),
         Format::Narrated => narrated::write(report, options, out),
     }
 }
@@ -251,10 +271,15 @@ pub fn fingerprint(file: &FileReport, finding: &Finding) -> u64 {
         None => (file.path.as_str(), ""),
     };
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in [finding.rule, path, line, finding.message.as_str()] {
+    // Amounts in a message move with every line of the file; the problem stays the same.
+    let words = finding.message.bytes().filter(|byte| !byte.is_ascii_digit() && *byte != b'.');
+    for part in [finding.rule, path, line] {
         for byte in part.bytes().chain([0xff]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
+    }
+    for byte in words {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash
 }

@@ -1,6 +1,6 @@
 //! Turns of phrase that several formats share.
 
-use crate::check::{FileReport, Verdict};
+use crate::check::{FileReport, Report, Verdict};
 use crate::run::{DataParallel, Method, TrainingRun};
 use crate::units::Bytes;
 
@@ -81,6 +81,17 @@ pub fn change(from: Bytes, to: Bytes) -> String {
         0 => "no change".to_owned(),
         n if n > 0 => format!("+{difference}"),
         _ => difference.to_string(),
+    }
+}
+
+/// How a config's peak changed from the base revision: `+1.2 GiB`, `new`; empty without a base.
+pub fn change_from(base: Option<&Report>, file: &FileReport) -> String {
+    let (Some(base), Some(now)) = (base, &file.estimate) else { return String::new() };
+    match base.files.iter().find(|before| before.path == file.path) {
+        None => "new".to_owned(),
+        Some(before) => {
+            before.estimate.as_ref().map_or_else(String::new, |before| change(before.device, now.device))
+        }
     }
 }
 

@@ -1,0 +1,116 @@
+//! A table of every config and the findings, for a job's step summary or a comment.
+
+use std::io::{self, Write};
+
+use super::{Options, Summary, findings, place, pretty, words};
+use crate::check::{FileReport, Report, Verdict};
+use crate::finding::Severity;
+use crate::sanitize::{self, markdown};
+
+/// GitHub drops a step summary above 1 MiB.
+const BYTES: usize = 900_000;
+/// Configs shown before the rest is folded.
+const OPEN_ROWS: usize = 50;
+
+pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let summary = Summary::of(report);
+    let mut text = String::from("## llmlint\n\n");
+    for line in pretty::footer(report) {
+        text.push_str(&format!("{}\n", markdown(&line).replace("\\`", "`")));
+    }
+    text.push('\n');
+    table(report, options, &mut text);
+    if summary.findings() > 0 {
+        text.push_str("### Findings\n\n");
+    }
+    for severity in [Severity::Error, Severity::Warning, Severity::Note] {
+        for (file, finding) in findings(report).filter(|(_, f)| f.severity == severity) {
+            let place = place(file, finding.primary.location);
+            let mut item = format!(
+                "- {} **{}** {}:{}:{}: {}\n",
+                match severity {
+                    Severity::Error => "❌",
+                    Severity::Warning => "⚠️",
+                    Severity::Note => "ℹ️",
+                },
+                finding.rule,
+                markdown(&sanitize::path(place.path)),
+                place.start.line,
+                place.start.column,
+                markdown(&words::clip(&sanitize::text(&finding.message), words::MESSAGE)),
+            );
+            for line in &finding.notes {
+                let line = words::clip(&sanitize::text(line), words::MESSAGE);
+                item.push_str(&format!("  - {}\n", markdown(&line)));
+            }
+            for line in finding.help.iter().chain(finding.fixes.iter().map(|fix| &fix.title)) {
+                let line = words::clip(&sanitize::text(line), words::MESSAGE);
+                item.push_str(&format!("  - change: {}\n", markdown(&line)));
+            }
+            if text.len() + item.len() > BYTES {
+                text.push_str("\nThe list is longer than a summary may be; the log has all of it.\n");
+                return out.write_all(text.as_bytes());
+            }
+            text.push_str(&item);
+        }
+    }
+    out.write_all(text.as_bytes())
+}
+
+fn table(report: &Report, options: &Options<'_>, text: &mut String) {
+    let mut files: Vec<&FileReport> =
+        report.files.iter().filter(|file| file.run.is_some() || file.estimate.is_some()).collect();
+    if files.is_empty() {
+        return;
+    }
+    // What needs looking at comes first; within a verdict the order of the paths stays.
+    files.sort_by_key(|file| match file.verdict {
+        Verdict::Exceeds => 0,
+        Verdict::Tight => 1,
+        Verdict::Unknown => 2,
+        Verdict::Fits => 3,
+    });
+    let folded = files.len() > OPEN_ROWS;
+    if folded {
+        text.push_str(&format!("<details><summary>{}</summary>\n\n", words::count(files.len(), "config")));
+    }
+    let changes = options.base.is_some();
+    text.push_str("| config | model | method | GPUs | estimated peak | budget | verdict |");
+    text.push_str(if changes { " change |\n" } else { "\n" });
+    text.push_str("| --- | --- | --- | --- | ---: | ---: | --- |");
+    text.push_str(if changes { " ---: |\n" } else { "\n" });
+    for file in files {
+        if text.len() > BYTES / 2 {
+            text.push_str("\nThe table is longer than a summary may be.\n");
+            break;
+        }
+        let run = file.run.as_ref();
+        let peak = file.estimate.as_ref().map_or_else(String::new, |estimate| {
+            let range = estimate.device_interval;
+            format!("{} ({} to {})", estimate.device, range.low, range.high)
+        });
+        let cells = [
+            markdown(&sanitize::path(&file.path)),
+            markdown(&sanitize::text(&run.map(words::short_model).unwrap_or_default())),
+            markdown(&run.map(words::method).unwrap_or_default()),
+            markdown(&words::gpus(file)),
+            peak,
+            file.budget.as_ref().map(|budget| budget.memory.to_string()).unwrap_or_default(),
+            match file.verdict {
+                Verdict::Exceeds => "❌ exceeds".to_owned(),
+                Verdict::Tight => "⚠️ tight".to_owned(),
+                Verdict::Fits => "✅ fits".to_owned(),
+                Verdict::Unknown => words::verdict(file).to_owned(),
+            },
+        ];
+        text.push_str(&format!("| {} |", cells.join(" | ")));
+        if changes {
+            text.push_str(&format!(" {} |", words::change_from(options.base, file)));
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+    if folded {
+        text.push_str("</details>\n\n");
+    }
+}
