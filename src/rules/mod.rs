@@ -1,17 +1,20 @@
 //! The rules: one file each, and this list. A rule reads any stage and writes findings; levels,
 //! suppressions, baselines and the exit code come after it, in one place.
 
+pub mod best_model_without_evaluation;
+pub mod conflicting_keys;
 pub mod deepspeed_conflicts_with_trainer;
 pub mod deprecated_key;
-mod drivers;
 pub mod estimate_unknown;
 pub mod experts_not_divisible;
+pub mod generations_not_divisible;
 pub mod heads_not_divisible_by_tensor_parallel;
 pub mod hidden_not_divisible_by_heads;
 pub mod host_over_budget;
 pub mod inline_budget;
 pub mod invalid_value;
 pub mod layers_not_divisible_by_pipeline;
+pub mod missing_companion;
 pub mod missing_key;
 pub mod offload_needs_zero_stage;
 pub mod over_budget;
@@ -25,6 +28,7 @@ pub mod unknown_key;
 pub mod unused_suppression;
 pub mod world_size_mismatch;
 pub mod wrong_type;
+mod drivers;
 
 use std::sync::Arc;
 
@@ -137,16 +141,20 @@ macro_rules! declare_rule {
 
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[
+    &best_model_without_evaluation::BestModelWithoutEvaluation,
+    &conflicting_keys::ConflictingKeys,
     &deepspeed_conflicts_with_trainer::DeepspeedConflictsWithTrainer,
     &deprecated_key::DeprecatedKey,
     &estimate_unknown::EstimateUnknown,
     &experts_not_divisible::ExpertsNotDivisible,
+    &generations_not_divisible::GenerationsNotDivisible,
     &heads_not_divisible_by_tensor_parallel::HeadsNotDivisibleByTensorParallel,
     &hidden_not_divisible_by_heads::HiddenNotDivisibleByHeads,
     &host_over_budget::HostOverBudget,
     &inline_budget::InlineBudget,
     &invalid_value::InvalidValue,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
+    &missing_companion::MissingCompanion,
     &missing_key::MissingKey,
     &offload_needs_zero_stage::OffloadNeedsZeroStage,
     &over_budget::OverBudget,

@@ -227,7 +227,7 @@ def tidy(prop):
         types = prop["type"] = [t for t in types if t != "null"]
     if isinstance(prop.get("enum"), list):
         prop["enum"] = [v for v in prop["enum"] if v is not None]
-    if prop.get("enum") and prop.get("type") == ["string"]:
+    if prop.get("enum") and prop.get("type") in ("string", ["string"]):
         del prop["type"]  # the values say it, and one mistake should be said once
         types = None
     for inner in prop.get("properties", {}).values():

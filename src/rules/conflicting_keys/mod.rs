@@ -1,0 +1,175 @@
+//! Settings that a framework refuses together.
+
+mod accelerate;
+mod hugging_face;
+mod llama_factory;
+
+use super::Checked;
+use crate::declare_rule;
+use crate::document::Value;
+use crate::finding::{Finding, Severity};
+use crate::framework::schema::is_placeholder;
+use crate::run::DataParallel;
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds two settings that the framework checks against each other and refuses, or of which
+    /// it drops one.
+    ///
+    /// ## Why
+    ///
+    /// The check is made at start, on every rank, after the queue, the image and often the
+    /// model's download. What the framework refuses is known before.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// model_name_or_path: Qwen/Qwen3-8B
+    /// stage: sft
+    /// finetuning_type: full
+    /// quantization_bit: 4       # quantised weights are trained through adapters only
+    /// ```
+    ///
+    /// ## The fix
+    ///
+    /// Drop one of the two settings.
+    ConflictingKeys, "conflicting-keys", Error, "two settings that the framework refuses together"
+}
+
+/// A question about one key.
+#[derive(Clone, Copy)]
+pub(super) enum Test {
+    /// Written and true.
+    On(&'static str),
+    /// Written, absent or false; the key is only for the message.
+    Off(&'static str),
+    /// Written and not null.
+    Given(&'static str),
+    /// Written with one of these values.
+    Is(&'static str, &'static [&'static str]),
+    /// Written with a value other than these.
+    IsNot(&'static str, &'static [&'static str]),
+    /// One of these values, the first being what an absent key means.
+    IsOrAbsent(&'static str, &'static [&'static str]),
+    /// A number above zero.
+    Above(&'static str),
+    /// Stage 3 of DeepSpeed, wherever it is written.
+    Zero3,
+}
+
+/// Two tests that must not both hold.
+pub(super) struct Conflict {
+    /// The setting to change: the finding points at it.
+    pub(super) first: Test,
+    /// The other one.
+    pub(super) second: Test,
+    /// The framework refuses (error) or drops the first (warning).
+    pub(super) severity: Severity,
+    /// Why, as a whole sentence.
+    pub(super) why: &'static str,
+}
+
+/// A refusal.
+pub(super) const fn refused(first: Test, second: Test, why: &'static str) -> Conflict {
+    Conflict { first, second, severity: Severity::Error, why }
+}
+
+/// A setting that is dropped.
+pub(super) const fn dropped(first: Test, second: Test, why: &'static str) -> Conflict {
+    Conflict { first, second, severity: Severity::Warning, why }
+}
+
+/// What a test that holds found: where, and how it reads in a sentence.
+struct Held {
+    location: Option<Location>,
+    words: String,
+}
+
+impl ConflictingKeys {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let (Some(framework), Some(root)) = (file.framework, file.root) else { return };
+        let tables: &[&[Conflict]] = match framework.name() {
+            "llama-factory" => &[llama_factory::CONFLICTS, hugging_face::CONFLICTS],
+            "trl" => &[hugging_face::CONFLICTS, hugging_face::TRL],
+            "accelerate" => &[accelerate::CONFLICTS],
+            _ => return,
+        };
+        for conflict in tables.iter().copied().flatten() {
+            let Some(first) = holds(conflict.first, root, file) else { continue };
+            let Some(second) = holds(conflict.second, root, file) else { continue };
+            let Some(location) = first.location.or(second.location) else { continue };
+            let mut finding = Finding::new(
+                Self::NAME,
+                conflict.severity,
+                location,
+                format!("{} does not go with {}", first.words, second.words),
+            )
+            .note(conflict.why);
+            if let Some(other) = second.location.filter(|other| *other != location) {
+                finding = finding.label(other, "the other one");
+            }
+            findings.push(finding);
+        }
+    }
+}
+
+fn holds(test: Test, root: Value<'_>, file: &Checked<'_>) -> Option<Held> {
+    let written = |key: &str| {
+        let value = root.path(key).filter(|v| !v.is_null())?;
+        Some((value, Location::primary(value.key_span().cover(value.span()))))
+    };
+    let named = |value: Value<'_>, values: &[&str]| {
+        value.text().is_some_and(|text| values.iter().any(|v| text.eq_ignore_ascii_case(v)))
+    };
+    let held = |key: &str, value: Value<'_>, location: Location| {
+        let words = match value.text() {
+            Some(text) if text.len() <= 24 => format!("`{key}: {text}`"),
+            _ => format!("`{key}`"),
+        };
+        Some(Held { location: Some(location), words })
+    };
+    match test {
+        Test::On(key) => {
+            let (value, at) = written(key)?;
+            (value.to_bool() == Some(true)).then(|| held(key, value, at)).flatten()
+        }
+        Test::Off(key) => match written(key) {
+            None => Some(Held { location: None, words: format!("`{key}` left out") }),
+            Some((value, at)) => (value.to_bool() == Some(false)).then(|| held(key, value, at)).flatten(),
+        },
+        Test::Given(key) => {
+            let (value, at) = written(key)?;
+            let empty = value.text().is_some_and(|text| text.trim().is_empty());
+            (!empty && !is_placeholder(value)).then(|| held(key, value, at)).flatten()
+        }
+        Test::Is(key, values) => {
+            let (value, at) = written(key)?;
+            named(value, values).then(|| held(key, value, at)).flatten()
+        }
+        Test::IsNot(key, values) => {
+            let (value, at) = written(key)?;
+            (!is_placeholder(value) && value.text().is_some() && !named(value, values))
+                .then(|| held(key, value, at))
+                .flatten()
+        }
+        Test::IsOrAbsent(key, values) => match written(key) {
+            Some((value, at)) => named(value, values).then(|| held(key, value, at)).flatten(),
+            None => values
+                .first()
+                .map(|default| Held { location: None, words: format!("the default `{key}: {default}`") }),
+        },
+        Test::Above(key) => {
+            let (value, at) = written(key)?;
+            value.to_float().is_some_and(|x| x > 0.0).then(|| held(key, value, at)).flatten()
+        }
+        Test::Zero3 => {
+            let parallel = &file.run?.parallelism.data_parallel;
+            (parallel.value == DataParallel::Zero3).then(|| Held {
+                location: written("deepspeed").map(|(_, at)| at),
+                words: "DeepSpeed's stage 3".into(),
+            })
+        }
+    }
+}
