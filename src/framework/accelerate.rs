@@ -7,7 +7,7 @@
 use super::baseline::count;
 use super::fsdp::{self, Options};
 use super::training_arguments::{self as hf, Defaults, text};
-use super::{Framework, Kind, Lowering, ReferenceError, UnknownKeys};
+use super::{Framework, Kind, Lowering, ReferenceError, UnknownKeys, deepspeed};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{DataParallel, Offload, Origin, Setting, TrainingRun};
 use crate::source::{Location, SourceId};
@@ -84,7 +84,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
             match file.root(dialect) {
                 Some(root) => apply(cx, run, root, file.id, defaults),
                 None => {
-                    fsdp::missing_file(cx, at, &name, &ReferenceError::Unreadable, "the launch settings");
+                    fsdp::missing_file(cx, at, &name, &ReferenceError::Unreadable, "Accelerate");
                 }
             }
         }
@@ -111,7 +111,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
                     _ => zero(run, kind, origin, defaults.by),
                 }
             }
-            None => fsdp::missing_file(cx, at, &name, &error, "the launch settings"),
+            None => fsdp::missing_file(cx, at, &name, &error, "Accelerate"),
         },
     }
 }
@@ -150,7 +150,7 @@ pub fn apply(
             // Accelerate takes version 1 when the file does not say.
             fsdp::apply(run, &words, asked, options, Defaults { fsdp_version: 1, ..defaults });
         }
-        Some("DEEPSPEED") => deepspeed(cx, run, root, source, asked, defaults),
+        Some("DEEPSPEED") => zero_or_file(cx, run, root, source, asked, defaults),
         Some("NO") => run.parallelism.data_parallel = Setting { value: DataParallel::None, origin: asked },
         Some(kind) if kind.starts_with("MULTI_") => {
             run.parallelism.data_parallel = Setting { value: DataParallel::Ddp, origin: asked };
@@ -163,7 +163,7 @@ pub fn apply(
     degrees(run, root, source);
 }
 
-fn deepspeed(
+fn zero_or_file(
     cx: &mut Lowering<'_>,
     run: &mut TrainingRun,
     root: Value<'_>,
@@ -174,7 +174,8 @@ fn deepspeed(
     let section = root.get("deepspeed_config").filter(Value::is_mapping);
     let options = section.map(|root| Options { root, source });
     if let Some(path) = options.and_then(|o| o.get("deepspeed_config_file", text)) {
-        hf::deepspeed_file(cx, run, &path.value, path.origin.location());
+        let at = path.origin.location().unwrap_or_default();
+        deepspeed::follow_file(cx, run, &path.value, at, false, deepspeed::TRAINING_ARGUMENTS);
         return;
     }
     // The plugin's default is stage 2 (`ACCELERATE_DEEPSPEED_ZERO_STAGE`).

@@ -5,7 +5,7 @@
 use super::training_arguments::{Defaults, flag, text};
 use super::{Lowering, ReferenceError};
 use crate::document::{Syntax, Value};
-use crate::finding::{Finding, Severity};
+use crate::rules;
 use crate::run::{Checkpointing, DataParallel, Dtype, FsdpOptions, Offload, Origin, Setting, TrainingRun};
 use crate::source::{Location, SourceId};
 
@@ -90,7 +90,7 @@ pub fn from_training_arguments(cx: &mut Lowering<'_>, run: &mut TrainingRun, def
             apply(run, &words, asked, options, defaults);
         }
         (Some(config), Some(Err(error))) => {
-            missing_file(cx, config, path.as_deref().unwrap_or_default(), &error, "FSDP's options");
+            missing_file(cx, config, path.as_deref().unwrap_or_default(), &error, "FSDP");
             apply(run, &words, asked, None, defaults);
         }
         (None, _) => apply(run, &words, asked, None, defaults),
@@ -99,23 +99,25 @@ pub fn from_training_arguments(cx: &mut Lowering<'_>, run: &mut TrainingRun, def
 }
 
 /// Says that a file that decides memory was not found. Never says what is in it.
-pub fn missing_file(cx: &mut Lowering<'_>, at: Value<'_>, name: &str, error: &ReferenceError, what: &str) {
+pub fn missing_file(cx: &mut Lowering<'_>, at: Value<'_>, name: &str, error: &ReferenceError, whose: &str) {
     let location = super::lowering::here(at);
-    let why = match error {
-        ReferenceError::NotFound => "there is no such file in the repository",
-        ReferenceError::OutsideRepository => "it lies outside the repository and is not read",
-        ReferenceError::Unreadable => "it cannot be read",
+    if super::schema::is_placeholder(at) {
+        cx.missing("sharding", format!("the {whose} file is named by a placeholder"), Some(location));
+        return;
+    }
+    let (finding, why) = match error {
+        ReferenceError::OutsideRepository => {
+            (rules::reference_outside_repository::finding(location, whose), "lies outside the repository")
+        }
+        ReferenceError::NotFound => {
+            (rules::reference_not_found::finding(location, whose, name), "is not in the repository")
+        }
+        ReferenceError::Unreadable => {
+            (rules::reference_not_found::finding(location, whose, name), "cannot be read")
+        }
     };
-    cx.findings.push(
-        Finding::new(
-            "unresolved-reference",
-            Severity::Note,
-            location,
-            format!("{what} are in `{name}`: {why}"),
-        )
-        .help("check from the folder the training is started in, or add the file to the repository"),
-    );
-    cx.missing("sharding", format!("`{name}` was not read: {why}"), Some(location));
+    cx.findings.push(finding);
+    cx.missing("sharding", format!("the {whose} file {why}"), Some(location));
 }
 
 /// FSDP with the given options.

@@ -11,7 +11,6 @@ use crate::run::{
     Attention, Checkpointing, DataParallel, Dtype, Kernels, Loss, ModelRef, Optimizer,
     OptimizerImplementation, Setting, TrainingRun, ZeroBuffers,
 };
-use crate::source::Location;
 
 /// What differs between the frameworks that build on the Trainer.
 #[derive(Clone, Copy, Debug)]
@@ -169,9 +168,9 @@ pub fn lower(cx: &mut Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_
 
 /// Sharding comes last: it changes what precision means.
 pub fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {
-    if cx.root.get("deepspeed").is_some_and(|v| !v.is_null()) {
-        deepspeed(cx, run, "deepspeed");
-    } else if !fsdp::from_training_arguments(cx, run, defaults) {
+    if !deepspeed::follow(cx, run, "deepspeed", deepspeed::TRAINING_ARGUMENTS)
+        && !fsdp::from_training_arguments(cx, run, defaults)
+    {
         replicate(run, defaults.by);
     }
 }
@@ -233,16 +232,6 @@ pub fn liger(cx: &Lowering<'_>, run: &mut TrainingRun, loss: Loss) {
     }
 }
 
-/// A DeepSpeed configuration: a path, a mapping, or a stock name.
-pub fn deepspeed(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str) {
-    deepspeed::follow(cx, run, key, deepspeed::TRAINING_ARGUMENTS);
-}
-
-/// A DeepSpeed file that is named at `location`.
-pub fn deepspeed_file(cx: &mut Lowering<'_>, run: &mut TrainingRun, name: &str, location: Option<Location>) {
-    deepspeed::follow_file(cx, run, name, location.unwrap_or_default(), false, &[]);
-}
-
 /// DeepSpeed's engine: weights and gradients in the mixed-precision dtype, fp32 master copies
 /// and states, no autocast; its buffers at their defaults.
 pub fn under_deepspeed(run: &mut TrainingRun, by: &str) {
@@ -268,7 +257,6 @@ pub fn under_deepspeed(run: &mut TrainingRun, by: &str) {
         max_live_parameters: buffer(1_000_000_000),
         persistence_threshold: buffer(100_000),
         sub_group: buffer(1_000_000_000),
-
         from_hidden: Vec::new(),
     });
 }

@@ -5,6 +5,7 @@ pub mod best_model_without_evaluation;
 pub mod conflicting_keys;
 pub mod deepspeed_conflicts_with_trainer;
 pub mod deprecated_key;
+mod drivers;
 pub mod estimate_unknown;
 pub mod experts_not_divisible;
 pub mod generations_not_divisible;
@@ -28,7 +29,6 @@ pub mod unknown_key;
 pub mod unused_suppression;
 pub mod world_size_mismatch;
 pub mod wrong_type;
-mod drivers;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 
 use super::super::baseline::{count, plain};
 use super::super::training_arguments::{self as hf, flag, names, text};
-use super::super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys};
+use super::super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys, deepspeed};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss,
@@ -202,14 +202,12 @@ fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
             let computes = |v: Value<'_>| flag(v).map(|on| if on { Dtype::Bf16 } else { Dtype::Fp32 });
             run.compute = cx.or_default("bf16", computes, Dtype::Bf16, BY);
         }
-        "deepspeed" => match cx.root.path("dist_config.config_file") {
-            Some(_) => hf::deepspeed(cx, run, "dist_config.config_file"),
-            None => cx.missing(
-                "sharding",
-                "`dist_config` names DeepSpeed and no `config_file`",
-                name.origin.location(),
-            ),
-        },
+        "deepspeed" => {
+            if !deepspeed::follow(cx, run, "dist_config.config_file", &[]) {
+                let why = "`dist_config` names DeepSpeed and no `config_file`";
+                cx.missing("sharding", why, name.origin.location());
+            }
+        }
         other => {
             let why = format!("how `{other}` shards is not modelled; `fsdp2` and `deepspeed` are");
             cx.missing("sharding", why, name.origin.location());
