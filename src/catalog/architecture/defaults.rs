@@ -67,6 +67,7 @@ pub(super) fn of(family: Family, model_type: &str) -> Defaults {
         Family::DistilBert => DISTILBERT,
         Family::Albert => ALBERT,
         Family::ModernBert => MODERNBERT,
+        Family::T5 if model_type == "mt5" => MT5,
         Family::T5 => T5,
         Family::Bart => BART,
         Family::Mamba => MAMBA,
@@ -542,6 +543,16 @@ const T5: Defaults = &[
     ("intermediate_size", N(2048)),
     ("num_hidden_layers", N(6)),
     ("num_attention_heads", N(8)),
+    ("relative_attention_num_buckets", N(32)),
+    ("tie_word_embeddings", B(true)),
+];
+const MT5: Defaults = &[
+    ("vocab_size", N(250_112)),
+    ("hidden_size", N(512)),
+    ("head_dim", N(64)),
+    ("intermediate_size", N(1024)),
+    ("num_hidden_layers", N(8)),
+    ("num_attention_heads", N(6)),
     ("relative_attention_num_buckets", N(32)),
     ("tie_word_embeddings", B(true)),
 ];

@@ -97,7 +97,7 @@ impl Family {
             "distilbert" => Family::DistilBert,
             "albert" => Family::Albert,
             "modernbert" => Family::ModernBert,
-            "t5" => Family::T5,
+            "t5" | "mt5" => Family::T5,
             "bart" => Family::Bart,
             "mamba" => Family::Mamba,
             "guide_gpt" => Family::GuideGpt,
@@ -215,6 +215,9 @@ fn language(config: Map<String, Value>, required: bool) -> Result<Architecture, 
 fn unnest(fields: &mut Fields, family: Family, model_type: &str) {
     if model_type == "RefinedWeb" {
         fields.map.entry("new_decoder_architecture").or_insert(Value::Bool(true));
+    }
+    if model_type == "mt5" {
+        fields.map.entry("feed_forward_proj").or_insert("gated-gelu".into());
     }
     if family == Family::Dbrx {
         for (outer, inner, usual) in [

@@ -16,6 +16,7 @@ pub enum VisionClass {
     Llava,
     LlavaNext,
     LlavaOnevision,
+    Llama4,
     Mistral3,
     /// Idefics3 and SmolVLM.
     Idefics3,
@@ -46,6 +47,7 @@ fn class(model_type: &str) -> Option<(VisionClass, &'static str)> {
         "llava" => (VisionClass::Llava, "llama"),
         "llava_next" => (VisionClass::LlavaNext, "llama"),
         "llava_onevision" => (VisionClass::LlavaOnevision, "qwen2"),
+        "llama4" => (VisionClass::Llama4, "llama4_text"),
         "mistral3" => (VisionClass::Mistral3, "mistral"),
         "idefics3" | "smolvlm" => (VisionClass::Idefics3, "llama"),
         _ => return None,

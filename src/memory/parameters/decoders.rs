@@ -24,9 +24,9 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
     for run in runs(b) {
         b.layers("model.layers", run.first, run.count);
         if run.linear {
-            linear_attention(b)?
+            linear_attention(b)?;
         } else {
-            attention(b)
+            attention(b);
         }
         layer_norms(b);
         if run.sparse { experts::mlp(b)? } else { mlp(b) }

@@ -53,6 +53,7 @@ pub(super) fn model(b: &mut Build<'_>, vision: &Vision, text: u64) -> Result<(),
         VisionClass::Llava | VisionClass::LlavaNext | VisionClass::LlavaOnevision => {
             llava(b, &v, vision, text)
         }
+        VisionClass::Llama4 => llama4(b, &v, text),
         VisionClass::Mistral3 => {
             let width = pixtral(b, &v)?;
             let bias = Dims(&vision.outer).flag("multimodal_projector_bias", false);
@@ -242,6 +243,35 @@ fn llava(b: &mut Build<'_>, v: &Dims<'_>, vision: &Vision, text: u64) -> Result<
     b.at(Place::Vision, "model.multi_modal_projector.");
     b.linear("linear_1", width * features, text, bias, Role::Other);
     b.linear("linear_2", text, text, bias, Role::Other);
+    Ok(())
+}
+
+fn llama4(b: &mut Build<'_>, v: &Dims<'_>, text: u64) -> Result<(), String> {
+    let d = v.get("hidden_size", 768)?;
+    let f = v.get("intermediate_size", 5632)?;
+    let patch = v.get("patch_size", 14)?;
+    let side = v.get("image_size", 448)? / patch;
+    let inner = v.get("projector_input_dim", 4096)?;
+    let out = v.get("projector_output_dim", 4096)?;
+    b.at(Place::Vision, "vision_model.");
+    b.parameter("class_embedding", &[d], Role::Other);
+    b.parameter("positional_embedding_vlm", &[side * side + 1, d], Role::Other);
+    b.linear("patch_embedding.linear", v.get("num_channels", 3)? * patch * patch, d, false, Role::Other);
+    b.norm("layernorm_pre", d, true);
+    b.vision_layers("vision_model.model.layers", v.get("num_hidden_layers", 34)?);
+    for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+        b.linear(&format!("self_attn.{name}"), d, d, true, Role::Attention);
+    }
+    b.linear("mlp.fc1", d, f, true, Role::Mlp);
+    b.linear("mlp.fc2", f, d, true, Role::Mlp);
+    b.norm("input_layernorm", d, true);
+    b.norm("post_attention_layernorm", d, true);
+    b.at(Place::Vision, "");
+    b.norm("vision_model.layernorm_post", d, true);
+    b.linear("vision_model.vision_adapter.mlp.fc1", f, inner, false, Role::Other);
+    b.linear("vision_model.vision_adapter.mlp.fc2", out, out, false, Role::Other);
+    let width = v.get("vision_output_dim", 7680)?;
+    b.linear("multi_modal_projector.linear_1", width, text, false, Role::Other);
     Ok(())
 }
 
