@@ -5,6 +5,7 @@
 //! [`Value::to_json`] (for schema validation), and [`pointer`] (JSON pointer to span).
 //! Aliases and merge keys are expanded only in the views, under a budget.
 
+mod interpolate;
 pub mod json;
 pub mod pointer;
 pub mod pyyaml;
@@ -15,7 +16,7 @@ pub mod yaml;
 
 use crate::source::{Source, Span};
 
-pub use value::{Field, Value};
+pub use value::{Field, Value, is_placeholder};
 
 /// Limits on one file. `../shared` measurements: the largest real training config is 64 KiB.
 pub mod limits {

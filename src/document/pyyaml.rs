@@ -1,11 +1,10 @@
 //! What each loader makes of a scalar: PyYAML's resolver is YAML 1.1 with its own float rule,
 //! and the others are that with changes.
 
-use super::{Dialect, Document, Scalar, Style};
+use super::{Dialect, Scalar, Style};
 
 /// Types a scalar as `dialect` does.
-pub fn resolve(document: &Document, text: &str, style: Style, tag: Option<&str>, dialect: Dialect) -> Scalar {
-    let _ = document;
+pub fn resolve(text: &str, style: Style, tag: Option<&str>, dialect: Dialect) -> Scalar {
     if style != Style::Plain || tag.is_some_and(|t| t == "!!str" || t == "!") {
         return Scalar::Str(text.to_owned());
     }
@@ -14,7 +13,6 @@ pub fn resolve(document: &Document, text: &str, style: Style, tag: Option<&str>,
         Dialect::Json => json(text),
         Dialect::Core12 => core12(text),
         Dialect::PyYaml => yaml11(text, false),
-        Dialect::OmegaConf if text.contains("${") || text == "???" => Scalar::Interpolated(text.to_owned()),
         Dialect::OmegaConf | Dialect::JsonArgparse => yaml11(text, true),
     }
 }

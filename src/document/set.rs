@@ -50,7 +50,7 @@ pub fn scalar_text(syntax: Syntax, dialect: Dialect, value: &Json) -> Option<Str
         (_, Json::Object(_) | Json::Array(_)) => None,
         (Syntax::Toml, Json::Null) => None,
         (Syntax::Yaml, Json::String(text)) => {
-            let plain = pyyaml::resolve(&super::Document::empty(syntax), text, Style::Plain, None, dialect);
+            let plain = pyyaml::resolve(text, Style::Plain, None, dialect);
             let simple = !text.is_empty()
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
                 && !text.starts_with('-');

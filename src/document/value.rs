@@ -1,6 +1,6 @@
 //! The typed view of a tree: a cursor that knows its dialect.
 
-use super::{Dialect, Document, Entry, Node, NodeId, NodeKind, Scalar, Style, limits, pyyaml};
+use super::{Dialect, Document, Entry, Node, NodeId, NodeKind, Scalar, Style, interpolate, limits, pyyaml};
 use crate::source::Span;
 
 /// A node as its loader sees it. Copyable; aliases are followed.
@@ -11,6 +11,14 @@ pub struct Value<'d> {
     dialect: Dialect,
     key: Option<NodeId>,
     hops: u8,
+}
+
+/// Is this text a template's placeholder?
+pub fn is_placeholder(text: &str) -> bool {
+    let text = text.trim();
+    (text.contains("${") && text.contains('}'))
+        || (text.contains("{{") && text.contains("}}"))
+        || (text.starts_with('<') && text.ends_with('>') && text.len() > 2)
 }
 
 /// One entry of a mapping.
@@ -87,6 +95,31 @@ impl<'d> Value<'d> {
         }
     }
 
+    /// Where the value is really written: what a whole-value interpolation refers to, else the
+    /// value's own bytes.
+    pub fn origin_span(&self) -> Span {
+        let mut id = self.id;
+        for _ in 0..limits::DEPTH {
+            let next = match &self.document.node(id).kind {
+                NodeKind::Scalar { text, .. } if self.dialect == Dialect::OmegaConf => {
+                    interpolate::target(self.document, id, text)
+                }
+                _ => None,
+            };
+            match next {
+                Some(next) => id = next,
+                None => break,
+            }
+        }
+        self.document.node(id).span
+    }
+
+    /// True when the value is not known from the file: an interpolation that could not be
+    /// resolved, or a template's placeholder (`${NAME}`, `{{ name }}`, `<your-model>`).
+    pub fn is_open(&self) -> bool {
+        matches!(self.scalar(), Some(Scalar::Interpolated(_))) || self.text().is_some_and(is_placeholder)
+    }
+
     /// How the scalar was written.
     pub fn style(&self) -> Option<Style> {
         match self.node().kind {
@@ -98,9 +131,12 @@ impl<'d> Value<'d> {
     /// What the scalar is to its loader; `None` for collections.
     pub fn scalar(&self) -> Option<Scalar> {
         match &self.node().kind {
-            NodeKind::Scalar { text, style } => {
-                Some(pyyaml::resolve(self.document, text, *style, self.tag(), self.dialect))
+            NodeKind::Scalar { text, .. }
+                if self.dialect == Dialect::OmegaConf && (text.contains("${") || &**text == "???") =>
+            {
+                Some(interpolate::resolve(self.document, self.id, text))
             }
+            NodeKind::Scalar { text, style } => Some(pyyaml::resolve(text, *style, self.tag(), self.dialect)),
             _ => None,
         }
     }
@@ -121,9 +157,25 @@ impl<'d> Value<'d> {
         matches!(self.scalar(), Some(Scalar::Null))
     }
 
-    /// Text, when the loader makes text of it.
+    /// Text, when the loader makes text of it. A text with interpolations inside is not
+    /// borrowed from the file: use [`Value::scalar`] for it.
     pub fn as_str(&self) -> Option<&'d str> {
-        matches!(self.scalar(), Some(Scalar::Str(_))).then(|| self.text()).flatten()
+        let text = self.text()?;
+        match self.scalar()? {
+            Scalar::Str(resolved) if resolved == text => Some(text),
+            // A whole-value interpolation of text: borrowed from where it is written.
+            Scalar::Str(resolved) => {
+                let mut id = self.id;
+                while let NodeKind::Scalar { text, .. } = &self.document.node(id).kind {
+                    if **text == resolved {
+                        return Some(text);
+                    }
+                    id = interpolate::target(self.document, id, text)?;
+                }
+                None
+            }
+            _ => None,
+        }
     }
 
     /// A boolean, when the loader makes one of it.
