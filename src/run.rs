@@ -526,7 +526,8 @@ pub struct Parallelism {
     pub gpus: Option<Setting<u64>>,
     /// Replication or sharding of states.
     pub data_parallel: Setting<DataParallel>,
-    /// Ranks that share one copy; `None`: all data-parallel ranks.
+    /// Ranks that share one copy, context ranks counted where they shard too; `None`: all
+    /// data-parallel ranks.
     pub shard_group: Option<Setting<u64>>,
     /// Tensor-parallel degree.
     pub tensor: Setting<u64>,

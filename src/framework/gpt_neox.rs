@@ -2,7 +2,7 @@
 //! underscores, several files merged into one run. The architecture is spelled out; DeepSpeed's
 //! settings stand inline.
 
-mod model;
+pub(crate) mod model;
 
 use super::baseline::{count, plain};
 use super::lowering::here;

@@ -9,22 +9,28 @@ mod drivers;
 pub mod estimate_unknown;
 pub mod experts_not_divisible;
 pub mod generations_not_divisible;
+pub mod gpt_neox_refuses;
 pub mod heads_not_divisible_by_tensor_parallel;
 pub mod hidden_not_divisible_by_heads;
 pub mod host_over_budget;
 pub mod inline_budget;
 pub mod invalid_value;
 pub mod layers_not_divisible_by_pipeline;
+pub mod litgpt_refuses;
+pub mod llm_foundry_refuses;
 pub mod missing_companion;
 pub mod missing_key;
 pub mod offload_needs_zero_stage;
 pub mod over_budget;
 pub mod reference_not_found;
 pub mod reference_outside_repository;
+mod refusals;
 pub mod removed_key;
 pub mod sequence_not_divisible_by_context_parallel;
 pub mod stage3_keys_without_stage3;
 pub mod tight_fit;
+pub mod torchtitan_refuses;
+pub mod torchtune_refuses;
 pub mod unknown_key;
 pub mod unused_suppression;
 pub mod world_size_mismatch;
@@ -148,12 +154,15 @@ pub const ALL: &[&dyn Rule] = &[
     &estimate_unknown::EstimateUnknown,
     &experts_not_divisible::ExpertsNotDivisible,
     &generations_not_divisible::GenerationsNotDivisible,
+    &gpt_neox_refuses::GptNeoxRefuses,
     &heads_not_divisible_by_tensor_parallel::HeadsNotDivisibleByTensorParallel,
     &hidden_not_divisible_by_heads::HiddenNotDivisibleByHeads,
     &host_over_budget::HostOverBudget,
     &inline_budget::InlineBudget,
     &invalid_value::InvalidValue,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
+    &litgpt_refuses::LitgptRefuses,
+    &llm_foundry_refuses::LlmFoundryRefuses,
     &missing_companion::MissingCompanion,
     &missing_key::MissingKey,
     &offload_needs_zero_stage::OffloadNeedsZeroStage,
@@ -164,6 +173,8 @@ pub const ALL: &[&dyn Rule] = &[
     &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
     &stage3_keys_without_stage3::Stage3KeysWithoutStage3,
     &tight_fit::TightFit,
+    &torchtitan_refuses::TorchtitanRefuses,
+    &torchtune_refuses::TorchtuneRefuses,
     &unknown_key::UnknownKey,
     &unused_suppression::UnusedSuppression,
     &world_size_mismatch::WorldSizeMismatch,

@@ -55,7 +55,8 @@ impl WorldSizeMismatch {
             );
             return;
         }
-        let ranks = gpus.value / product;
+        // FSDP shards over the context ranks as well.
+        let ranks = gpus.value / product * parallel.context.value.max(1);
         if let Some(group) = &parallel.shard_group
             && (group.value == 0 || ranks % group.value != 0)
         {
@@ -63,7 +64,10 @@ impl WorldSizeMismatch {
                 Self::NAME,
                 Severity::Error,
                 place(&[&group.origin, &gpus.origin]),
-                format!("a shard group of {} does not divide {ranks} data-parallel ranks", group.value),
+                format!(
+                    "a shard group of {} does not divide the {ranks} ranks that share the model",
+                    group.value
+                ),
             ));
         }
     }
