@@ -71,6 +71,9 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
     if window_needs_mask(run, shape.architecture) {
         masked_window(&mut activations, shape, checkpointed, with_dropout);
     }
+    if run.compile.value && run.kernels.value == Kernels::Torch {
+        compiled(&mut activations, shape);
+    }
     dense_layers(&mut activations, shape);
     if run.activation_checkpointing.value == Checkpointing::Selective {
         selective(&mut activations, shape);
@@ -120,6 +123,21 @@ fn liger(activations: &mut Activations, shape: &Shape<'_>, loss: Loss, checkpoin
     };
     activations.transient = transient(table, checkpointed, &shape.symbols);
     activations.source = "traced block of transformers with liger-kernel";
+}
+
+/// Compiled norms read the 16-bit stream and recompute the rest: of each RMSNorm's fp32 input and
+/// normalised copy nothing stays. Two norms a layer, 4 bytes an element each.
+fn compiled(activations: &mut Activations, shape: &Shape<'_>) {
+    let hidden = [Symbol::Tokens, Symbol::Hidden];
+    let kept = |sum: &Sum| sum.0.iter().find(|t| t.symbols == hidden).map_or(0.0, |t| t.coefficient);
+    if shape.precision != Precision::Full && kept(&activations.layer) >= 16.0 {
+        let norms = Sum::term(-8.0, &hidden);
+        activations.layer = activations.layer.clone().plus(&norms);
+        if kept(&activations.transient) >= 16.0 {
+            activations.transient = activations.transient.clone().plus(&norms);
+        }
+    }
+    activations.doubt = Some((0.15, "what torch.compile fuses depends on its release"));
 }
 
 /// A window that the fused kernel cannot take becomes a boolean mask once a model, expanded to 16

@@ -3,6 +3,7 @@
 
 use super::expression::{Sum, Symbol, Symbols};
 use super::parameters::{Inventory, Role};
+use crate::catalog::{Architecture, Family};
 use crate::run::{Dtype, Lora, LoraTargets, Quantization, TrainingRun};
 
 /// Which tensor a linear layer reads: layers that read the same one can share what they keep.
@@ -106,7 +107,15 @@ impl Keeps {
 
 impl Adapters {
     /// Where `lora` puts adapters in the model of `inventory`.
-    pub(crate) fn of(run: &TrainingRun, lora: &Lora, inventory: &Inventory) -> Adapters {
+    ///
+    /// Where attention and MLP run in parallel off one norm, both read the same tensor.
+    pub(crate) fn of(
+        run: &TrainingRun,
+        lora: &Lora,
+        architecture: &Architecture,
+        inventory: &Inventory,
+    ) -> Adapters {
+        let one_norm = architecture.parallel_residual && architecture.family != Family::GptNeox;
         let wanted = |name: &str, module: &str| match &lora.targets.value {
             LoraTargets::AllLinear => true,
             LoraTargets::Modules(names) => {
@@ -124,7 +133,10 @@ impl Adapters {
                 input: linear.input as f64,
                 output: linear.output as f64,
                 copies: tensor.copies as f64,
-                reads: input_of(tensor.module_in_layer()),
+                reads: match input_of(tensor.module_in_layer()) {
+                    Input::Mlp if one_norm => Input::Attention,
+                    other => other,
+                },
             });
         }
         let weight = lora.dtype.value.bytes() as f64;

@@ -26,6 +26,10 @@ pub(crate) struct LossContext {
     pub(crate) capped: bool,
     /// The caller holds the logits until the step ends.
     pub(crate) keep_logits: bool,
+    /// The loss is compiled.
+    pub(crate) compiled: bool,
+    /// Chunks are upcast to fp32 before their cross entropy (LitGPT does not).
+    pub(crate) chunks_upcast: bool,
 }
 
 /// The loss's memory beyond the body's activations, as sums of bytes.
@@ -52,6 +56,9 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
         Loss::Chunked { chunked } => chunks(cx, chunked),
         Loss::Fused => return fused(cx, symbols),
     };
+    if cx.compiled {
+        compiled(cx, &mut memory);
+    }
     if cx.keep_logits {
         memory.saved = memory.saved.plus(&Sum::term(cx.logit, LOGITS));
     }
@@ -112,6 +119,17 @@ fn no_upcast(cx: LossContext) -> LossMemory {
 /// copy (4) and the two gradients (8) are of one chunk.
 fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
     let share = 1.0 / f64::from(chunks.max(1));
+    if !cx.chunks_upcast {
+        // All chunks' logits are held by the caller; each keeps its log-softmax in the same dtype.
+        let w = cx.logit;
+        return LossMemory {
+            forward: Sum::term(2.0 * w, LOGITS),
+            saved: Sum::term(2.0 * w, LOGITS),
+            backward: Sum::term(2.0 * w * share, LOGITS),
+            head_backward: None,
+            source: "LitGPT: chunks of 16-bit logits, held until the step ends",
+        };
+    }
     let cast = if cx.cast_head { Sum::term(2.0, HEAD_WEIGHT) } else { Sum::default() };
     LossMemory {
         forward: Sum::term(cx.logit + 4.0 + 4.0 * share, LOGITS).plus(&cast),
@@ -120,6 +138,24 @@ fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
         head_backward: None,
         source: "logits in chunks, upcast one by one; traced for 8 chunks",
     }
+}
+
+/// A compiled loss fuses upcast, log-softmax and their backward: what is left is the logits in the
+/// dtype in which they enter and one gradient of that size. torchtune and torchtitan upcast before
+/// the compiled part unless they chunk.
+fn compiled(cx: LossContext, memory: &mut LossMemory) {
+    let w = cx.logit;
+    let cast = cast_inputs(cx);
+    let (enters, share) = match cx.loss {
+        Loss::Chunked { chunked } => (w, 1.0 / f64::from(chunked.max(1))),
+        Loss::FullNoUpcast => (w, 1.0),
+        _ => (4.0, 1.0),
+    };
+    let upcast = if enters > w { w } else { 0.0 };
+    memory.forward = Sum::term(enters + upcast, LOGITS).plus(&cast);
+    memory.saved = Sum::term(enters, LOGITS).plus(&cast);
+    memory.backward = Sum::term((enters + upcast) * share, LOGITS);
+    memory.source = "a compiled loss keeps the logits and makes one gradient";
 }
 
 /// Liger's rule for the rows of one chunk: `nextpow2(⌈N / ⌈V/d⌉⌉)`.

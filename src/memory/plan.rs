@@ -9,7 +9,7 @@ use super::parameters::{Inventory, ParameterCount, Place};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Loss, Method, Quantization, Task, TrainingRun, Unknown};
+use crate::run::{Loss, Method, ModelCode, Quantization, Task, TrainingRun, Unknown};
 
 /// Trained parameters by where their gradients appear in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -68,7 +68,7 @@ impl<'a> Plan<'a> {
             // Chosen and rejected answers go through the model in one batch.
             shape.set_batch(run.micro_batch_size.value.saturating_mul(2), run.sequence_length.value);
         }
-        let adapters = run.lora.as_ref().map(|lora| Adapters::of(run, lora, &shape.inventory));
+        let adapters = run.lora.as_ref().map(|lora| Adapters::of(run, lora, architecture, &shape.inventory));
         if let Some(lora) = &run.lora {
             shape.symbols.set(Symbol::Rank, lora.rank.value);
         }
@@ -262,5 +262,7 @@ fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters
         head_trained: !frozen_head,
         capped: shape.architecture.family == Family::Gemma2,
         keep_logits: run.keep_logits.value && run.loss.value != Loss::Fused,
+        compiled: run.compile.value,
+        chunks_upcast: run.model_code.value != ModelCode::Litgpt,
     }
 }

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::shape::Precision;
 use super::states::quantized_bytes;
-use crate::run::{Loss, OptimizerImplementation};
+use crate::run::{Batching, Loss, OptimizerImplementation};
 
 /// One trained tensor: gradient and states come with it.
 #[derive(Clone, Copy)]
@@ -30,8 +30,12 @@ pub(crate) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
     }
     let mut replay = Replay::new(plan);
     replay.load();
-    replay.step(true);
-    replay.step(false);
+    // Batches padded to their own longest: the allocator meets many sizes, the largest not first.
+    let lengths: &[f64] = if plan.run.batching.value == Batching::Padded { &LENGTHS } else { &[1.0, 1.0] };
+    for (step, length) in lengths.iter().enumerate() {
+        replay.scale = *length;
+        replay.step(step == 0);
+    }
     let (peak, slack) = (replay.allocator.peak as f64, replay.allocator.slack as f64);
     (peak > 0.0).then(|| Replayed { ratio: replay.allocator.reserved as f64 / peak, slack })
 }
@@ -44,7 +48,12 @@ pub(crate) struct Replayed {
     pub(crate) slack: f64,
 }
 
+/// Lengths of eight batches as parts of the longest: spread evenly, in no order.
+const LENGTHS: [f64; 8] = [0.62, 0.41, 0.87, 0.53, 0.73, 0.94, 0.8, 1.0];
+
 struct Replay<'a> {
+    /// This batch's length as a part of the longest.
+    scale: f64,
     plan: &'a Plan<'a>,
     allocator: Allocator,
     parameters: Vec<Parameter>,
@@ -90,6 +99,7 @@ impl<'a> Replay<'a> {
             plan.activations.transient.clone()
         };
         Replay {
+            scale: 1.0,
             plan,
             allocator: Allocator::default(),
             parameters: parameters(plan),
@@ -107,6 +117,12 @@ impl<'a> Replay<'a> {
 
     fn take_all(&mut self, sizes: &[u64]) -> Vec<Handle> {
         sizes.iter().map(|size| self.allocator.take(*size)).collect()
+    }
+
+    /// Activations: their sizes follow the batch's length.
+    fn take_scaled(&mut self, sizes: &[u64]) -> Vec<Handle> {
+        let scale = self.scale;
+        sizes.iter().map(|size| self.allocator.take((*size as f64 * scale) as u64)).collect()
     }
 
     fn give_all(&mut self, handles: Vec<Handle>) {
@@ -141,7 +157,7 @@ impl<'a> Replay<'a> {
 
     fn step(&mut self, first: bool) {
         let sizes = std::mem::take(&mut self.body);
-        let body = self.take_all(&sizes);
+        let body = self.take_scaled(&sizes);
         self.body = sizes;
         let kept = self.forward();
         let head = self.loss();
@@ -160,20 +176,20 @@ impl<'a> Replay<'a> {
         for _ in 0..self.layers {
             if checkpoint.is_empty() {
                 let passing = self.allocator.take(extra.first().copied().unwrap_or(0));
-                kept.push(self.take_all(&saved));
+                kept.push(self.take_scaled(&saved));
                 self.allocator.give(passing);
             } else {
                 // Without grad a tensor goes when the next but one is there.
                 let mut window = std::collections::VecDeque::new();
                 for size in &saved {
-                    window.push_back(self.allocator.take(*size));
+                    window.push_back(self.allocator.take((*size as f64 * self.scale) as u64));
                     if window.len() > 5
                         && let Some(oldest) = window.pop_front()
                     {
                         self.allocator.give(oldest);
                     }
                 }
-                kept.push(self.take_all(&checkpoint));
+                kept.push(self.take_scaled(&checkpoint));
                 self.give_all(window.into());
             }
         }
@@ -182,7 +198,8 @@ impl<'a> Replay<'a> {
     }
 
     fn logits(&self, bytes: f64) -> u64 {
-        (bytes * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Vocabulary)) as u64
+        (self.scale * bytes * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Vocabulary))
+            as u64
     }
 
     /// Logits, their upcast, the log-softmax; then its gradients, back to the hidden states'.
@@ -249,8 +266,8 @@ impl<'a> Replay<'a> {
         gradients.extend(head);
         for layer in (0..self.layers).rev() {
             let own = kept.pop().unwrap_or_default();
-            let recomputed = if self.checkpoint.is_empty() { Vec::new() } else { self.take_all(&saved) };
-            let working = self.take_all(&extra);
+            let recomputed = if self.checkpoint.is_empty() { Vec::new() } else { self.take_scaled(&saved) };
+            let working = self.take_scaled(&extra);
             let mine: Vec<u64> =
                 sizes.iter().filter(|(l, _)| *l == Some(layer)).map(|(_, size)| *size).collect();
             gradients.extend(self.take_all(&mine));
@@ -267,8 +284,10 @@ impl<'a> Replay<'a> {
     }
 
     fn hidden(&self) -> u64 {
-        (self.plan.residual() * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Hidden))
-            as u64
+        (self.scale
+            * self.plan.residual()
+            * self.plan.shape.get(Symbol::Tokens)
+            * self.plan.shape.get(Symbol::Hidden)) as u64
     }
 
     /// The embedding's gradient; a tied one is added to the head's out of place.
