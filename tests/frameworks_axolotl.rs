@@ -16,7 +16,8 @@ fn corpus() -> Option<PathBuf> {
 }
 
 fn check(path: &str, text: &str, directory: &Path) -> Option<FileReport> {
-    let context = Context { working_directory: directory.to_owned(), ..Context::default() };
+    let mut context = Context { working_directory: directory.to_owned(), ..Context::default() };
+    context.command_line.gpus = Some(8);
     let syntax = Syntax::of_path(path)?;
     check_bytes(path, text.as_bytes().to_vec(), syntax, true, &context)
 }
@@ -28,6 +29,8 @@ fn findings_over_the_corpus() {
         return;
     };
     let manifest = std::fs::read_to_string(corpus.join("manifest.tsv")).unwrap_or_default();
+    let (mut runs, mut public, mut estimated) = (0, 0, 0);
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut rules: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for line in manifest.lines().skip(1) {
         let cells: Vec<&str> = line.split('\t').collect();
@@ -37,12 +40,27 @@ fn findings_over_the_corpus() {
             println!("not recognised: {framework} {path}");
             continue;
         };
+        if *framework == "axolotl" {
+            runs += 1;
+            let known = report.unknown.iter().all(|unknown| unknown.what != "model");
+            public += usize::from(known);
+            estimated += usize::from(report.estimate.is_some());
+            if report.estimate.is_none() {
+                for unknown in &report.unknown {
+                    *reasons.entry(format!("{}: {}", unknown.what, unknown.why)).or_default() += 1;
+                }
+            }
+        }
         for finding in &report.findings {
             rules
                 .entry(format!("{:?} {}", finding.severity, finding.rule))
                 .or_default()
                 .push(format!("{path}: {} | {} | {:?}", finding.message, finding.primary.text, finding.help));
         }
+    }
+    println!("axolotl: {runs} runs, {public} with a known model, {estimated} estimated");
+    for (reason, count) in &reasons {
+        println!("   {count} {}", reason.chars().take(150).collect::<String>());
     }
     for (rule, list) in &rules {
         println!("== {rule}: {}", list.len());

@@ -2,7 +2,9 @@
 //! drops unknown keys without a word. Facts: axolotl 0.18.0 to 0.21.0,
 //! `src/axolotl/utils/schemas/`, `utils/config/__init__.py`, `loaders/`.
 
+mod adapter;
 mod lower;
+mod sharding;
 
 use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::document::{Dialect, Syntax, Value};
