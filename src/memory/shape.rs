@@ -104,6 +104,7 @@ pub(crate) fn family_key(architecture: &Architecture) -> &'static str {
         Family::Qwen35 => "qwen3_5",
         Family::Qwen35Moe => "qwen3_5_moe",
         Family::Llama4 => "llama4",
+        Family::Mllama => "mllama",
         Family::Olmoe => "olmoe",
         Family::GptOss => "gpt_oss",
         Family::DeepseekV2 => "deepseek_v2",

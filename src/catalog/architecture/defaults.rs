@@ -49,6 +49,7 @@ pub(super) fn of(family: Family, model_type: &str) -> Defaults {
         Family::Qwen35Moe => QWEN35_MOE,
         Family::Qwen3Next => QWEN3_NEXT,
         Family::Llama4 => LLAMA4,
+        Family::Mllama => MLLAMA,
         Family::Cohere => COHERE,
         Family::Cohere2 => COHERE2,
         Family::Mixtral => MIXTRAL,
@@ -721,4 +722,14 @@ const LLAMA4: Defaults = &[
     ("num_experts_per_tok", N(1)),
     ("num_experts", N(16)),
     ("interleave_moe_layer_step", N(1)),
+];
+const MLLAMA: Defaults = &[
+    ("vocab_size", N(128_256)),
+    ("hidden_size", N(4096)),
+    ("intermediate_size", N(14336)),
+    ("num_hidden_layers", N(40)),
+    ("num_attention_heads", N(32)),
+    ("num_key_value_heads", N(8)),
+    ("max_position_embeddings", N(131_072)),
+    ("tie_word_embeddings", B(false)),
 ];

@@ -86,6 +86,7 @@ impl Family {
             "qwen3_5_moe_text" => Family::Qwen35Moe,
             "qwen3_next" => Family::Qwen3Next,
             "llama4_text" => Family::Llama4,
+            "mllama_text_model" => Family::Mllama,
             "olmoe" => Family::Olmoe,
             "phimoe" => Family::Phimoe,
             "gpt_oss" => Family::GptOss,
@@ -274,7 +275,8 @@ fn assemble(fields: Fields, family: Family) -> Result<Architecture, String> {
         head_dim,
         vocab_size: fields.need("vocab_size")?,
         max_positions: fields.count("max_position_embeddings")?.unwrap_or(0),
-        tied_embeddings: fields.flag("tie_word_embeddings")?,
+        // Llama 3.2 Vision's two have different numbers of rows.
+        tied_embeddings: fields.flag("tie_word_embeddings")? && family != Family::Mllama,
         sliding_window,
         sliding_layers,
         qkv_bias,
@@ -426,6 +428,7 @@ fn biases(fields: &Fields, family: Family) -> Result<(bool, bool, bool), String>
         | Family::Bart => (true, true, true),
         Family::Mistral
         | Family::Mixtral
+        | Family::Mllama
         | Family::Phi3
         | Family::Mpt
         | Family::Dbrx

@@ -60,6 +60,8 @@ pub enum Family {
     Qwen3Next,
     /// Llama 4's language model.
     Llama4,
+    /// Llama 3.2 Vision's language model: some layers attend to the image alone.
+    Mllama,
     Olmoe,
     Phimoe,
     GptOss,
@@ -197,6 +199,17 @@ impl Architecture {
                 let interval = self.config_u64("full_attention_interval").unwrap_or(4).max(1);
                 !(layer + 1).is_multiple_of(interval)
             }
+        }
+    }
+
+    /// True when `layer` (from 0) attends to the image and not to the text (Llama 3.2 Vision).
+    pub fn layer_is_cross_attention(&self, layer: u64) -> bool {
+        if self.family != Family::Mllama {
+            return false;
+        }
+        match self.config.get("cross_attention_layers").and_then(serde_json::Value::as_array) {
+            Some(layers) => layers.iter().any(|l| l.as_u64() == Some(layer)),
+            None => layer % 5 == 3,
         }
     }
 

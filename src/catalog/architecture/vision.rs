@@ -17,6 +17,7 @@ pub enum VisionClass {
     LlavaNext,
     LlavaOnevision,
     Llama4,
+    Mllama,
     Mistral3,
     /// Idefics3 and SmolVLM.
     Idefics3,
@@ -48,6 +49,7 @@ fn class(model_type: &str) -> Option<(VisionClass, &'static str)> {
         "llava_next" => (VisionClass::LlavaNext, "llama"),
         "llava_onevision" => (VisionClass::LlavaOnevision, "qwen2"),
         "llama4" => (VisionClass::Llama4, "llama4_text"),
+        "mllama" => (VisionClass::Mllama, "mllama_text_model"),
         "mistral3" => (VisionClass::Mistral3, "mistral"),
         "idefics3" | "smolvlm" => (VisionClass::Idefics3, "llama"),
         _ => return None,

@@ -3,13 +3,21 @@
 use super::{Place, Role, build::Build, deepseek, experts};
 use crate::catalog::Family;
 
-/// Layers in a row with the same MLP.
+/// What a layer mixes tokens with.
+#[derive(Clone, Copy, PartialEq)]
+enum Mixer {
+    Attention,
+    DeltaNet,
+    CrossAttention,
+}
+
+/// Layers in a row of the same build.
 #[derive(Clone, Copy)]
 struct Run {
     first: u64,
     count: u64,
     sparse: bool,
-    linear: bool,
+    mixer: Mixer,
 }
 
 pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
@@ -20,13 +28,15 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
         return Ok(());
     }
     b.at(Place::Embedding, "model.");
-    b.embedding("embed_tokens", a.vocab_size, d);
+    // Llama 3.2 Vision has eight more rows than its head: the image token's.
+    let rows = if a.family == Family::Mllama { a.vocab_size + 8 } else { a.vocab_size };
+    b.embedding("embed_tokens", rows, d);
     for run in runs(b) {
         b.layers("model.layers", run.first, run.count);
-        if run.linear {
-            linear_attention(b)?;
-        } else {
-            attention(b);
+        match run.mixer {
+            Mixer::Attention => attention(b),
+            Mixer::DeltaNet => linear_attention(b)?,
+            Mixer::CrossAttention => cross_attention(b),
         }
         layer_norms(b);
         if run.sparse { experts::mlp(b)? } else { mlp(b) }
@@ -54,10 +64,16 @@ fn runs(b: &Build<'_>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for layer in 0..a.layers {
         let sparse = a.moe.is_some() && a.layer_is_sparse(layer);
-        let linear = a.layer_is_linear_attention(layer);
+        let mixer = if a.layer_is_linear_attention(layer) {
+            Mixer::DeltaNet
+        } else if a.layer_is_cross_attention(layer) {
+            Mixer::CrossAttention
+        } else {
+            Mixer::Attention
+        };
         match runs.last_mut() {
-            Some(run) if run.sparse == sparse && run.linear == linear => run.count += 1,
-            _ => runs.push(Run { first: layer, count: 1, sparse, linear }),
+            Some(run) if run.sparse == sparse && run.mixer == mixer => run.count += 1,
+            _ => runs.push(Run { first: layer, count: 1, sparse, mixer }),
         }
     }
     runs
@@ -123,6 +139,21 @@ fn attention(b: &mut Build<'_>) {
         }
         _ => {}
     }
+}
+
+/// Attention to the image, with its gates (Llama 3.2 Vision).
+fn cross_attention(b: &mut Build<'_>) {
+    let a = b.a;
+    let d = a.hidden_size;
+    let (q, kv) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
+    b.parameter("cross_attn_attn_gate", &[1], Role::Attention);
+    b.parameter("cross_attn_mlp_gate", &[1], Role::Attention);
+    b.linear("cross_attn.q_proj", d, q, false, Role::Attention);
+    b.linear("cross_attn.k_proj", d, kv, false, Role::Attention);
+    b.linear("cross_attn.v_proj", d, kv, false, Role::Attention);
+    b.linear("cross_attn.o_proj", q, d, false, Role::Attention);
+    b.norm("cross_attn.q_norm", a.head_dim, false);
+    b.norm("cross_attn.k_norm", a.head_dim, false);
 }
 
 /// A gated delta net (Qwen3-Next, Qwen3.5).

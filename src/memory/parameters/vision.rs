@@ -53,6 +53,7 @@ pub(super) fn model(b: &mut Build<'_>, vision: &Vision, text: u64) -> Result<(),
         VisionClass::Llava | VisionClass::LlavaNext | VisionClass::LlavaOnevision => {
             llava(b, &v, vision, text)
         }
+        VisionClass::Mllama => mllama(b, &v, text),
         VisionClass::Llama4 => llama4(b, &v, text),
         VisionClass::Mistral3 => {
             let width = pixtral(b, &v)?;
@@ -243,6 +244,51 @@ fn llava(b: &mut Build<'_>, v: &Dims<'_>, vision: &Vision, text: u64) -> Result<
     b.at(Place::Vision, "model.multi_modal_projector.");
     b.linear("linear_1", width * features, text, bias, Role::Other);
     b.linear("linear_2", text, text, bias, Role::Other);
+    Ok(())
+}
+
+fn mllama(b: &mut Build<'_>, v: &Dims<'_>, text: u64) -> Result<(), String> {
+    let d = v.get("hidden_size", 1280)?;
+    let f = v.get("intermediate_size", 5120)?;
+    let patch = v.get("patch_size", 14)?;
+    let side = v.get("image_size", 448)? / patch;
+    let tiles = v.get("max_num_tiles", 4)?;
+    let patches = side * side + 1;
+    // One row for each way to lay out the tiles, and one for padding.
+    let ratios = match v.0.get("supported_aspect_ratios") {
+        Some(Value::Array(ratios)) => ratios.len() as u64 + 1,
+        _ => 9,
+    };
+    b.at(Place::Vision, "model.vision_model.");
+    b.parameter("class_embedding", &[d], Role::Other);
+    b.parameter("patch_embedding.weight", &[d, v.get("num_channels", 3)?, patch, patch], Role::Other);
+    b.parameter("gated_positional_embedding.gate", &[1], Role::Other);
+    b.parameter("gated_positional_embedding.embedding", &[patches, d], Role::Other);
+    b.positions("gated_positional_embedding.tile_embedding", ratios, tiles * patches * d);
+    for name in ["pre_tile_positional_embedding", "post_tile_positional_embedding"] {
+        b.parameter(&format!("{name}.gate"), &[1], Role::Other);
+        b.positions(&format!("{name}.embedding"), ratios, tiles * d);
+    }
+    b.norm("layernorm_pre", d, true);
+    b.norm("layernorm_post", d, true);
+    for (stack, key, layers) in
+        [("transformer", "num_hidden_layers", 32), ("global_transformer", "num_global_layers", 8)]
+    {
+        b.vision_layers(&format!("model.vision_model.{stack}.layers"), v.get(key, layers)?);
+        if stack == "global_transformer" {
+            b.parameter("gate_attn", &[1], Role::Attention);
+            b.parameter("gate_ffn", &[1], Role::Mlp);
+        }
+        for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            b.linear(&format!("self_attn.{name}"), d, d, false, Role::Attention);
+        }
+        b.linear("mlp.fc1", d, f, true, Role::Mlp);
+        b.linear("mlp.fc2", f, d, true, Role::Mlp);
+        b.norm("input_layernorm", d, true);
+        b.norm("post_attention_layernorm", d, true);
+    }
+    b.at(Place::Vision, "model.");
+    b.linear("multi_modal_projector", v.get("vision_output_dim", 7680)?, text, true, Role::Other);
     Ok(())
 }
 
