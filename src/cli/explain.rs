@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
         }
         ExplainFormat::Text => {
             let style = common::style(&args.output, io::stdout().is_terminal());
-            report::write(report::Format::Pretty, &report, &style, &mut out)?;
+            report::explain::write(&report, &style, args.ranks, &mut out)?;
         }
     }
     out.flush()?;

@@ -3,6 +3,7 @@
 
 pub mod bar;
 mod concise;
+pub mod explain;
 mod github;
 mod gitlab;
 mod html;

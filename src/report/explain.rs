@@ -1,0 +1,421 @@
+//! The ledger as a person would work it out by hand: every line of the sum with its formula,
+//! its numbers and where the formula comes from.
+
+use std::io::{self, Write};
+
+use super::style::Paint;
+use super::{Options, bar, place, words};
+use crate::catalog::Architecture;
+use crate::check::{FileReport, Report};
+use crate::finding::Severity;
+use crate::memory::{Entry, Estimate, Phase};
+use crate::run::{Origin, TrainingRun};
+use crate::sanitize;
+use crate::units::Bytes;
+
+/// Writes each file's sum; `ranks` adds the total of each distinct rank.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(report: &Report, options: &Options<'_>, ranks: bool, out: &mut dyn Write) -> io::Result<()> {
+    let page = Page { options, paint: Paint { color: options.color } };
+    for (index, file) in report.files.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        page.file(file, ranks, out)?;
+    }
+    Ok(())
+}
+
+struct Page<'a> {
+    options: &'a Options<'a>,
+    paint: Paint,
+}
+
+impl Page<'_> {
+    fn file(&self, file: &FileReport, ranks: bool, out: &mut dyn Write) -> io::Result<()> {
+        let title = sanitize::path(&file.path);
+        let whose = file.framework.unwrap_or("not recognised");
+        let run = file.run.as_ref();
+        let what = run.map_or_else(String::new, |run| {
+            format!(": {}, {}", sanitize::text(&run.model.value.to_string()), words::method(run))
+        });
+        writeln!(out, "{} ({whose}{what})", self.paint.bold(title))?;
+        let Some(estimate) = &file.estimate else {
+            return self.without_estimate(file, out);
+        };
+        self.parameters(file, estimate, out)?;
+        self.symbols(file, estimate, out)?;
+        self.ledger(estimate, out)?;
+        self.phases(estimate, out)?;
+        self.figures(file, estimate, out)?;
+        if ranks {
+            self.ranks(estimate, out)?;
+        }
+        self.rule_of_thumb(file, estimate, out)?;
+        match run {
+            Some(run) => self.settings(file, run, out),
+            None => Ok(()),
+        }
+    }
+
+    fn heading(&self, text: &str, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "\n{}", self.paint.bold(text))
+    }
+
+    /// A line with a hanging indent.
+    fn line(&self, indent: usize, text: &str, out: &mut dyn Write) -> io::Result<()> {
+        let text = sanitize::text(text);
+        for line in words::wrap(&text, self.options.width.saturating_sub(indent)) {
+            writeln!(out, "{}{line}", " ".repeat(indent))?;
+        }
+        Ok(())
+    }
+
+    fn without_estimate(&self, file: &FileReport, out: &mut dyn Write) -> io::Result<()> {
+        self.heading("No estimate", out)?;
+        if file.unknown.is_empty() {
+            self.line(2, "the file describes no training run by itself", out)?;
+        }
+        for unknown in &file.unknown {
+            self.line(2, &format!("{}: {}", unknown.what, unknown.why), out)?;
+        }
+        match &file.run {
+            Some(run) => self.settings(file, run, out),
+            None => Ok(()),
+        }
+    }
+
+    fn parameters(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        let p = estimate.parameters;
+        self.heading("Parameters", out)?;
+        writeln!(
+            out,
+            "  {} in all, {} trained, {} of them the input embedding{}",
+            grouped(p.total),
+            grouped(p.trainable),
+            grouped(p.embedding),
+            if file.architecture.as_ref().is_some_and(|a| a.tied_embeddings) {
+                ", which is the head too"
+            } else {
+                ""
+            },
+        )
+    }
+
+    fn symbols(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        let (Some(run), Some(architecture)) = (&file.run, &file.architecture) else { return Ok(()) };
+        let entries = &estimate.ledger.entries;
+        let used: Vec<_> = symbols(run, architecture, estimate)
+            .into_iter()
+            .filter(|(name, _, _)| entries.iter().any(|entry| names(&entry.formula).any(|n| n == *name)))
+            .collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        let parallel = &run.parallelism;
+        let whole = parallel.tensor.value * parallel.context.value * parallel.pipeline.value <= 1;
+        self.heading(
+            if whole { "Symbols" } else { "Symbols (of the whole model; a rank holds its part)" },
+            out,
+        )?;
+        let name_width = used.iter().map(|(name, _, _)| name.len()).max().unwrap_or(0);
+        for (name, value, meaning) in used {
+            writeln!(out, "  {name:<name_width$}  {:>15}  {meaning}", grouped(value))?;
+        }
+        Ok(())
+    }
+
+    fn ledger(&self, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        self.heading(&format!("Ledger of {} (* at the peak)", estimate.rank), out)?;
+        let mut component = None;
+        for entry in &estimate.ledger.entries {
+            if component != Some(entry.component) {
+                component = Some(entry.component);
+                let total = estimate.component(entry.component);
+                writeln!(out, "  {} {total} at the peak", self.paint.bold(entry.component.as_str()))?;
+            }
+            self.entry(entry, estimate.phase, out)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&self, entry: &Entry, peak: Phase, out: &mut dyn Write) -> io::Result<()> {
+        let mark = if entry.live.contains(peak) { '*' } else { ' ' };
+        let amount = entry.bytes.to_string();
+        let name = sanitize::text(&entry.name);
+        let room = self.options.width.saturating_sub(6 + 12 + 2).max(20);
+        for (index, line) in words::wrap(&name, room).iter().enumerate() {
+            if index == 0 {
+                writeln!(out, "  {mark} {amount:>10}  {line}")?;
+            } else {
+                self.line(16, line, out)?;
+            }
+        }
+        self.line(16, &format!("{} bytes = {}", grouped_signed(entry.bytes.0), entry.formula), out)?;
+        if entry.numbers != grouped_signed(entry.bytes.0) {
+            self.line(16, &format!("= {}", entry.numbers), out)?;
+        }
+        self.line(16, &format!("alive: {}; source: {}", alive(entry), entry.source), out)
+    }
+
+    fn phases(&self, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        self.heading("Sum by moment of a step", out)?;
+        let width = Phase::ALL.iter().map(|phase| phase.describe().len()).max().unwrap_or(0);
+        let cells = self.options.width.saturating_sub(width + 26).min(30);
+        let most = estimate.ledger.total(estimate.phase);
+        for phase in Phase::ALL {
+            let total = estimate.ledger.total(phase);
+            let meter = bar::meter(total, most, cells, self.options.ascii);
+            let line = format!("  {:<width$}  {:>10}  {meter}", phase.describe(), total.to_string());
+            if phase == estimate.phase {
+                writeln!(out, "{}  peak", self.paint.bold(line))?;
+            } else {
+                writeln!(out, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn figures(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        self.heading("Three figures", out)?;
+        let range = estimate.device_interval;
+        for (name, bytes, meaning) in [
+            ("allocated", estimate.allocated, "torch.cuda.max_memory_allocated() would print it".to_owned()),
+            ("reserved", estimate.reserved, "torch.cuda.max_memory_reserved() would print it".to_owned()),
+            (
+                "device",
+                estimate.device,
+                format!("nvidia-smi would show it; about nine runs in ten: {} to {}", range.low, range.high),
+            ),
+        ] {
+            writeln!(out, "  {name:<10} {:>10}  {meaning}", bytes.to_string())?;
+        }
+        let mut causes: Vec<_> = estimate.causes.iter().collect();
+        causes.sort_by_key(|cause| std::cmp::Reverse(cause.below + cause.above));
+        for cause in causes {
+            self.line(25, &format!("-{} +{}: {}", cause.below, cause.above, cause.what), out)?;
+        }
+        if estimate.host > Bytes::ZERO {
+            writeln!(
+                out,
+                "  {:<10} {:>10}  memory of each host for offloaded states",
+                "host",
+                estimate.host.to_string()
+            )?;
+        }
+        if let Some(budget) = &file.budget {
+            let gpu = budget.gpu.map_or_else(String::new, |gpu| format!("a {} has it to use; ", gpu.name));
+            let severity = match file.verdict {
+                crate::check::Verdict::Exceeds => Severity::Error,
+                crate::check::Verdict::Tight => Severity::Warning,
+                _ => Severity::Note,
+            };
+            let verdict = self.paint.severity(severity, words::verdict(file));
+            writeln!(
+                out,
+                "  {:<10} {:>10}  {gpu}declared in {}: {verdict}",
+                "budget",
+                budget.memory.to_string(),
+                sanitize::text(&budget.declared_in)
+            )?;
+        }
+        let budget = file.budget.as_ref().map(|budget| budget.memory);
+        writeln!(out)?;
+        for line in bar::stacked(
+            estimate,
+            budget,
+            self.options.width.saturating_sub(4),
+            self.options.ascii,
+            self.options.color,
+        ) {
+            writeln!(out, "  {line}")?;
+        }
+        Ok(())
+    }
+
+    fn ranks(&self, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        self.heading("Ranks", out)?;
+        let width = estimate.ranks.iter().map(|rank| rank.rank.chars().count()).max().unwrap_or(0);
+        for rank in &estimate.ranks {
+            writeln!(
+                out,
+                "  {:<width$}  {:>10} allocated, at {}",
+                sanitize::text(&rank.rank),
+                rank.allocated.to_string(),
+                rank.phase.describe()
+            )?;
+        }
+        Ok(())
+    }
+
+    fn rule_of_thumb(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
+        let Some(thumb) = file.rule_of_thumb else { return Ok(()) };
+        self.heading("Rule of thumb", out)?;
+        let text = format!(
+            "weights {} + gradients {} + optimizer {} + activations {} + overhead {} = {}; the ledger comes to {}",
+            thumb.weights,
+            thumb.gradients,
+            thumb.optimizer,
+            thumb.activations,
+            thumb.overhead,
+            thumb.total(),
+            estimate.device,
+        );
+        self.line(2, &text, out)
+    }
+
+    fn settings(&self, file: &FileReport, run: &TrainingRun, out: &mut dyn Write) -> io::Result<()> {
+        let settings = run.settings();
+        let width = settings.iter().map(|(name, _, _)| name.len()).max().unwrap_or(0);
+        for (heading, assumed) in [("Read", false), ("Assumed, because nobody says so", true)] {
+            let mut first = true;
+            for (name, value, origin) in settings.iter().filter(|(_, _, o)| o.is_assumption() == assumed) {
+                if first {
+                    self.heading(heading, out)?;
+                    first = false;
+                }
+                let place = match origin {
+                    Origin::Written(location) | Origin::Referenced(location) => {
+                        let place = place(file, *location);
+                        let path = sanitize::path(place.path);
+                        format!("{path}:{}:{}", place.start.line, place.start.column)
+                    }
+                    other => other.describe(),
+                };
+                let value = words::clip(value, 60);
+                self.hanging(&format!("  {name:<width$}  "), &format!("{value}  ({place})"), out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hanging(&self, lead: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
+        let indent = lead.chars().count();
+        let text = sanitize::text(text);
+        for (index, line) in words::wrap(&text, self.options.width.saturating_sub(indent)).iter().enumerate()
+        {
+            if index == 0 {
+                writeln!(out, "{lead}{line}")?;
+            } else {
+                writeln!(out, "{}{line}", " ".repeat(indent))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `always`, or the phases as ranges: `forward-end to head-backward, evaluation`.
+fn alive(entry: &Entry) -> String {
+    let mut ranges: Vec<(Phase, Phase)> = Vec::new();
+    let mut open = false;
+    for phase in Phase::ALL {
+        if !entry.live.contains(phase) {
+            open = false;
+            continue;
+        }
+        match ranges.last_mut().filter(|_| open) {
+            Some(range) => range.1 = phase,
+            None => ranges.push((phase, phase)),
+        }
+        open = true;
+    }
+    if ranges.as_slice() == [(Phase::Load, Phase::Evaluation)] {
+        return "always".to_owned();
+    }
+    let words: Vec<String> = ranges
+        .iter()
+        .map(|(from, to)| {
+            if from == to {
+                from.as_str().to_owned()
+            } else {
+                format!("{} to {}", from.as_str(), to.as_str())
+            }
+        })
+        .collect();
+    words.join(", ")
+}
+
+/// The names in a formula: letters, digits and underscores that start with a letter.
+fn names(formula: &str) -> impl Iterator<Item = &str> {
+    formula
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| word.chars().next().is_some_and(char::is_alphabetic))
+}
+
+/// The symbols of the formulas, for a whole model on one rank.
+fn symbols(
+    run: &TrainingRun,
+    architecture: &Architecture,
+    estimate: &Estimate,
+) -> Vec<(&'static str, u64, &'static str)> {
+    let (batch, sequence) = (run.micro_batch_size.value, run.sequence_length.value);
+    let a = architecture;
+    let moe = a.moe.as_ref();
+    let (query, key) = (a.heads.saturating_mul(a.head_dim), a.kv_heads.saturating_mul(a.head_dim));
+    let mut list = vec![
+        ("P", estimate.parameters.total, "parameters"),
+        ("P_trained", estimate.parameters.trainable, "trained parameters"),
+        ("n", a.layers, "layers"),
+        ("B", batch, "sequences of a micro-batch"),
+        ("S", sequence, "tokens of a sequence"),
+        ("N", batch.saturating_mul(sequence), "tokens of a micro-batch, B·S"),
+        ("d", a.hidden_size, "hidden size"),
+        ("f", a.intermediate_size, "width of the feed-forward network"),
+        ("h", a.heads, "query heads"),
+        ("kv", a.kv_heads, "key and value heads"),
+        ("hd", a.head_dim, "width of one head"),
+        ("q", query, "width of all query heads, h·hd"),
+        ("k", key, "width of all key heads, kv·hd"),
+        ("qkv", query.saturating_add(key.saturating_mul(2)), "q + 2k"),
+        ("V", a.vocab_size, "vocabulary"),
+    ];
+    if let Some(moe) = moe {
+        list.push(("E", moe.experts, "experts of a layer"));
+        list.push(("T", moe.experts_per_token, "experts a token goes to"));
+        list.push(("fe", moe.intermediate_size, "width of one expert"));
+    }
+    if let Some(lora) = &run.lora {
+        list.push(("r", lora.rank.value, "rank of the adapters"));
+    }
+    list
+}
+
+/// `8,030,261,248`.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn grouped_signed(n: i64) -> String {
+    let sign = if n < 0 { "-" } else { "" };
+    format!("{sign}{}", grouped(n.unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_from_numbers_and_operators() {
+        let found: Vec<&str> = names("24·(10·N·f + 2·N·qkv − 8.125 MiB·P_head)").collect();
+        assert_eq!(found, ["N", "f", "N", "qkv", "MiB", "P_head"]);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(
+            [grouped(0), grouped(999), grouped(1_000), grouped(8_030_261_248)],
+            ["0", "999", "1,000", "8,030,261,248"]
+        );
+        assert_eq!(grouped_signed(-1_048_576), "-1,048,576");
+    }
+}
