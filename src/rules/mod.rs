@@ -6,6 +6,7 @@ pub mod conflicting_keys;
 pub mod deepspeed_conflicts_with_trainer;
 pub mod deprecated_key;
 mod drivers;
+pub mod duplicate_key;
 pub mod estimate_unknown;
 pub mod experts_not_divisible;
 pub mod generations_not_divisible;
@@ -14,12 +15,18 @@ pub mod heads_not_divisible_by_tensor_parallel;
 pub mod hidden_not_divisible_by_heads;
 pub mod host_over_budget;
 pub mod inline_budget;
+pub mod input_limit;
+pub mod interpolation_unresolved;
 pub mod invalid_value;
+pub mod json_dialect;
 pub mod layers_not_divisible_by_pipeline;
 pub mod litgpt_refuses;
 pub mod llm_foundry_refuses;
 pub mod missing_companion;
 pub mod missing_key;
+pub mod multiple_documents;
+pub mod not_utf8;
+mod numeric;
 pub mod offload_needs_zero_stage;
 pub mod over_budget;
 pub mod reference_not_found;
@@ -35,6 +42,10 @@ pub mod unknown_key;
 pub mod unused_suppression;
 pub mod world_size_mismatch;
 pub mod wrong_type;
+pub mod yaml_float_as_string;
+pub mod yaml_octal_or_sexagesimal;
+pub mod yaml_parse_error;
+pub mod yaml_surprising_bool;
 
 use std::sync::Arc;
 
@@ -151,6 +162,7 @@ pub const ALL: &[&dyn Rule] = &[
     &conflicting_keys::ConflictingKeys,
     &deepspeed_conflicts_with_trainer::DeepspeedConflictsWithTrainer,
     &deprecated_key::DeprecatedKey,
+    &duplicate_key::DuplicateKey,
     &estimate_unknown::EstimateUnknown,
     &experts_not_divisible::ExpertsNotDivisible,
     &generations_not_divisible::GenerationsNotDivisible,
@@ -159,12 +171,17 @@ pub const ALL: &[&dyn Rule] = &[
     &hidden_not_divisible_by_heads::HiddenNotDivisibleByHeads,
     &host_over_budget::HostOverBudget,
     &inline_budget::InlineBudget,
+    &input_limit::InputLimit,
+    &interpolation_unresolved::InterpolationUnresolved,
     &invalid_value::InvalidValue,
+    &json_dialect::JsonDialect,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
     &litgpt_refuses::LitgptRefuses,
     &llm_foundry_refuses::LlmFoundryRefuses,
     &missing_companion::MissingCompanion,
     &missing_key::MissingKey,
+    &multiple_documents::MultipleDocuments,
+    &not_utf8::NotUtf8,
     &offload_needs_zero_stage::OffloadNeedsZeroStage,
     &over_budget::OverBudget,
     &reference_not_found::ReferenceNotFound,
@@ -179,6 +196,10 @@ pub const ALL: &[&dyn Rule] = &[
     &unused_suppression::UnusedSuppression,
     &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,
+    &yaml_float_as_string::YamlFloatAsString,
+    &yaml_octal_or_sexagesimal::YamlOctalOrSexagesimal,
+    &yaml_parse_error::YamlParseError,
+    &yaml_surprising_bool::YamlSurprisingBool,
 ];
 
 /// A rule by its name.

@@ -1,0 +1,56 @@
+//! Placeholders where a memory setting should be.
+
+use super::Checked;
+use crate::declare_rule;
+use crate::document::is_placeholder;
+use crate::finding::{Finding, Severity};
+use crate::framework::Kind;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds interpolations and template placeholders that hide a setting the memory estimate
+    /// needs. Others are left alone.
+    ///
+    /// ## Why is this bad
+    ///
+    /// It need not be: the value comes from the environment or from a template when the run
+    /// starts. But there is no estimate and no verdict for the run as it stands in the file.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// base_model: ${MODEL}
+    /// micro_batch_size: 2
+    /// sequence_len: 4096
+    /// ```
+    ///
+    /// ## Fix
+    ///
+    /// Nothing, or check the file that the template makes.
+    InterpolationUnresolved, "interpolation-unresolved", Note, "a placeholder hides a memory setting"
+}
+
+impl InterpolationUnresolved {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        if file.kind != Kind::Run {
+            return;
+        }
+        for unknown in file.unknown {
+            let Some(location) = unknown.location else { continue };
+            let Some(source) = file.sources.get(usize::from(location.source.0)) else { continue };
+            let text = source.slice(location.span).trim_matches(['"', '\'']);
+            if is_placeholder(text) || text == "???" {
+                findings.push(
+                    Finding::new(
+                        Self::NAME,
+                        Severity::Note,
+                        location,
+                        format!("no estimate: the {} is not in the file", unknown.what),
+                    )
+                    .at("known only when the run starts"),
+                );
+            }
+        }
+    }
+}

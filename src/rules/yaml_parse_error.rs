@@ -1,0 +1,48 @@
+//! Text that does not parse.
+
+use super::Checked;
+use crate::declare_rule;
+use crate::document::{ProblemKind, Syntax};
+use crate::finding::{Finding, Severity};
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds YAML, TOML and JSON that does not parse.
+    ///
+    /// ## Why is this bad
+    ///
+    /// The trainer cannot read the file either.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// base_model: "Qwen/Qwen3-0.6B
+    /// micro_batch_size: 2
+    /// learning_rate: 1.0e-5
+    /// ```
+    ///
+    /// ## Fix
+    ///
+    /// Close the quote, bracket or brace, or align the indentation, where the message points.
+    YamlParseError, "yaml-parse-error", Error, "the file does not parse"
+}
+
+impl YamlParseError {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let syntax = match file.document.syntax {
+            Syntax::Yaml => "YAML",
+            Syntax::Toml => "TOML",
+            Syntax::Json => "JSON",
+        };
+        for problem in file.document.problems.iter().filter(|p| p.kind == ProblemKind::Syntax) {
+            findings.push(Finding::new(
+                Self::NAME,
+                Severity::Error,
+                Location::primary(problem.span),
+                format!("not {syntax}: {}", problem.message),
+            ));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Words that YAML 1.1 reads as booleans, where the framework wants the word.
+
+use super::{Checked, numeric};
+use crate::declare_rule;
+use crate::document::{Dialect, Scalar, Style};
+use crate::finding::{Finding, Safety, Severity};
+use crate::source::Location;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Finds unquoted `no`, `yes`, `on` and `off` where the framework wants the word.
+    ///
+    /// ## Why is this bad
+    ///
+    /// PyYAML reads them as booleans. `save_strategy: no` is `False`, which the Hugging Face
+    /// Trainer refuses ("False is not a valid SaveStrategy"); `mixed_precision: no` is `False`,
+    /// which Accelerate takes for "not set".
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// model_name_or_path: Qwen/Qwen3-0.6B
+    /// per_device_train_batch_size: 2
+    /// learning_rate: 1.0e-5
+    /// save_strategy: no
+    /// ```
+    ///
+    /// ## Fix
+    ///
+    /// Quote the word.
+    YamlSurprisingBool, "yaml-surprising-bool", Error, "a word that YAML 1.1 reads as a boolean"
+}
+
+/// Keys whose values are words, "no" among them, and what an unquoted `no` does there:
+/// `IntervalStrategy` and its like in transformers refuse a boolean; Accelerate's are only falsy.
+const WORDS: [(&str, Severity); 8] = [
+    ("save_strategy", Severity::Error),
+    ("eval_strategy", Severity::Error),
+    ("evaluation_strategy", Severity::Error),
+    ("logging_strategy", Severity::Error),
+    ("distributed_type", Severity::Warning),
+    ("dynamo_backend", Severity::Warning),
+    ("fsdp_backward_prefetch", Severity::Warning),
+    ("mixed_precision", Severity::Note),
+];
+
+impl YamlSurprisingBool {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let Some(root) = file.root else { return };
+        if !matches!(root.dialect(), Dialect::PyYaml | Dialect::OmegaConf | Dialect::JsonArgparse) {
+            return;
+        }
+        numeric::each_scalar(root, &mut |path, value| {
+            let Some(text) = value.text() else { return };
+            let key = path.rsplit('.').next().unwrap_or(path);
+            let word = WORDS.iter().find(|(name, _)| *name == key);
+            let surprising = value.style() == Some(Style::Plain)
+                && matches!(value.scalar(), Some(Scalar::Bool(_)))
+                && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false");
+            if let (Some((_, severity)), true) = (word, surprising) {
+                findings.push(
+                    Finding::new(
+                        Self::NAME,
+                        *severity,
+                        Location::primary(value.span()),
+                        format!("`{text}` is a boolean here, not the word"),
+                    )
+                    .at("YAML 1.1 reads it as true or false")
+                    .help(format!("write `\"{text}\"`"))
+                    .fix(
+                        Safety::Safe,
+                        "Quote the word",
+                        value.span(),
+                        format!("\"{text}\""),
+                    ),
+                );
+            }
+        });
+    }
+}
