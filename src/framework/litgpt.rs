@@ -115,30 +115,38 @@ impl Command {
     }
 }
 
-/// The catalogue's `litgpt:` names keep the separate head that LitGPT gives tied models.
+/// The checkpoint's folder is the Hugging Face id. LitGPT gives tied models a head of their own
+/// unless `train.tie_embeddings` says otherwise.
 fn model(cx: &mut Lowering<'_>, command: Command) -> Option<Setting<ModelRef>> {
     if let Some(table) = cx.root.get("model_config").filter(|v| v.is_mapping())
         && let Some(config) = spelled_out(table)
     {
         return Some(Setting::written(ModelRef::Config(config), here(table)));
     }
+    let tied = cx.root.path("train.tie_embeddings").is_some_and(|v| v.as_bool() == Some(true));
     let id = |v: Value<'_>| {
         let text = v.as_str()?.trim_end_matches('/');
         let mut tail = text.rsplit('/');
         let name = tail.next()?;
         let organisation =
             tail.next().filter(|part| !part.is_empty() && *part != "checkpoints" && *part != ".");
-        Some(match organisation {
-            Some(organisation) => format!("litgpt:{organisation}/{name}"),
+        let id = match organisation {
+            Some(organisation) => format!("{organisation}/{name}"),
             None => format!("litgpt:{name}"),
-        })
+        };
+        if tied {
+            return Some(ModelRef::Id(id));
+        }
+        let mut own = serde_json::Map::new();
+        own.insert("tie_word_embeddings".into(), false.into());
+        Some(ModelRef::IdWith(id, own))
     };
     let keys: &[&str] = if command == Command::Pretrain {
         &["model_name", "initial_checkpoint_dir"]
     } else {
         &["checkpoint_dir"]
     };
-    let found = keys.iter().find_map(|key| cx.written(key, id)).map(|id| id.map(ModelRef::Id));
+    let found = keys.iter().find_map(|key| cx.written(key, id));
     if found.is_none() {
         cx.missing("model", "set `checkpoint_dir`, `model_name` or `model_config`", None);
     }
