@@ -3,6 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "the table is the point")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -109,5 +111,41 @@ fn findings_and_lowering_over_the_corpus() {
     }
     for (framework, count) in &runs {
         assert_eq!(lowered.get(framework), Some(count), "every {framework} run is lowered");
+    }
+}
+
+/// Every fixture of the family, lowered: each setting, its value and where it came from.
+/// `LLMLINT_UPDATE=1` writes what is kept; read it before keeping it.
+#[test]
+fn fixtures_are_lowered_as_kept() {
+    let root = common::root();
+    let mut files = Vec::new();
+    for framework in ["llama-factory", "llama-factory-v1", "trl", "open-instruct", "autotrain"] {
+        let Ok(entries) = std::fs::read_dir(root.join("fixtures").join(framework)) else { continue };
+        files.extend(entries.flatten().map(|e| (framework, e.path())));
+    }
+    files.retain(|(_, path)| path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"));
+    files.sort();
+    assert!(files.len() > 10);
+    for (framework, path) in files {
+        let relative = path.strip_prefix(root).expect("inside").to_string_lossy().replace('\\', "/");
+        let mut context = Context { working_directory: root.to_owned(), ..Context::default() };
+        context.command_line.gpus = Some(8);
+        let bytes = std::fs::read(&path).expect("readable");
+        let syntax = Syntax::of_path(&relative).expect("a syntax");
+        let report = check_bytes(&relative, bytes, syntax, true, &context).expect("recognised");
+        assert_eq!(report.framework, Some(framework), "{relative}");
+        let run = report.run.as_ref().expect("lowered");
+        let mut text = String::new();
+        for (name, value, origin) in run.settings() {
+            text.push_str(&format!("{name} = {value} ({})\n", origin.describe()));
+        }
+        for unknown in &report.unknown {
+            text.push_str(&format!("unknown {}: {}\n", unknown.what, unknown.why));
+        }
+        for finding in &report.findings {
+            text.push_str(&format!("{} {}\n", finding.rule, finding.message));
+        }
+        common::assert_kept(&path.with_extension("lowered"), &text);
     }
 }

@@ -108,7 +108,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
                     DataParallel::None | DataParallel::Ddp => {
                         run.parallelism.data_parallel = Setting { value: kind, origin };
                     }
-                    _ => zero(run, kind, origin, defaults.by),
+                    _ => zero(run, kind, origin),
                 }
             }
             None => fsdp::missing_file(cx, at, &name, &error, "Accelerate"),
@@ -150,7 +150,7 @@ pub fn apply(
             // Accelerate takes version 1 when the file does not say.
             fsdp::apply(run, &words, asked, options, Defaults { fsdp_version: 1, ..defaults });
         }
-        Some("DEEPSPEED") => zero_or_file(cx, run, root, source, asked, defaults),
+        Some("DEEPSPEED") => zero_or_file(cx, run, root, source, asked),
         Some("NO") => run.parallelism.data_parallel = Setting { value: DataParallel::None, origin: asked },
         Some(kind) if kind.starts_with("MULTI_") => {
             run.parallelism.data_parallel = Setting { value: DataParallel::Ddp, origin: asked };
@@ -169,7 +169,6 @@ fn zero_or_file(
     root: Value<'_>,
     source: SourceId,
     asked: Origin,
-    defaults: Defaults<'_>,
 ) {
     let section = root.get("deepspeed_config").filter(Value::is_mapping);
     let options = section.map(|root| Options { root, source });
@@ -188,7 +187,7 @@ fn zero_or_file(
         3 => DataParallel::Zero3,
         _ => DataParallel::Ddp,
     };
-    zero(run, kind, stage.origin, defaults.by);
+    zero(run, kind, stage.origin);
     let place = |v: Value<'_>| match v.as_str()?.to_ascii_lowercase().as_str() {
         "cpu" => Some(Offload::Cpu),
         "nvme" => Some(Offload::Nvme),
@@ -206,12 +205,12 @@ fn zero_or_file(
 
 /// ZeRO under the Trainer with 16-bit precision: 16-bit weights and gradients, fp32 master
 /// copies and states, DeepSpeed's default buffers.
-fn zero(run: &mut TrainingRun, kind: DataParallel, origin: Origin, by: &str) {
+fn zero(run: &mut TrainingRun, kind: DataParallel, origin: Origin) {
     run.parallelism.data_parallel = Setting { value: kind, origin };
     if kind == DataParallel::Ddp {
         return;
     }
-    hf::under_deepspeed(run, by);
+    hf::under_deepspeed(run);
 }
 
 /// `parallelism_config`: the degrees beside data parallelism.

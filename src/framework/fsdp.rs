@@ -161,13 +161,14 @@ pub fn apply(
     let reduce = if mixed { run.compute.clone() } else { run.weights.clone() };
     parallel.fsdp = Some(FsdpOptions { version, reshard_after_forward: reshard, reduce });
     if mixed {
-        upcast(run, by);
+        upcast(run);
     }
 }
 
 /// Accelerate raises trained low-precision weights to fp32 under FSDP with mixed precision
 /// (`accelerator.py`, `fsdp_utils.py`); frozen ones and quantised ones stay.
-fn upcast(run: &mut TrainingRun, by: &str) {
+fn upcast(run: &mut TrainingRun) {
+    let by = "accelerate 1.15";
     let fp32 = || Setting::default_of(Dtype::Fp32, by);
     match &mut run.lora {
         Some(lora) => lora.dtype = fp32(),

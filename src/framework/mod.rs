@@ -175,7 +175,8 @@ pub const ALL: &[&dyn Framework] = &[
     &axolotl::Axolotl,
     &llama_factory::LlamaFactory,
     &open_instruct::OpenInstruct,
-    &trl::Trl,
+    &trl::TRL,
+    &trl::SCRIPTS,
     &unsupported::MS_SWIFT,
 ];
 

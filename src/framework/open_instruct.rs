@@ -5,6 +5,7 @@
 use super::baseline::{count, first, plain};
 use super::training_arguments::{self as hf, flag};
 use super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys};
+use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode,
@@ -73,6 +74,17 @@ impl Framework for OpenInstruct {
 
     fn checks_types(&self) -> bool {
         false
+    }
+
+    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
+        let pairs: Vec<(&str, serde_json::Value)> = match change {
+            Change::Optimizer8bit | Change::PagedOptimizer8bit => return None,
+            Change::Lora => vec![("use_lora", true.into())],
+            Change::Qlora => vec![("use_qlora", true.into())],
+            Change::SequenceLength(length) => vec![("max_seq_length", length.into())],
+            _ => return hf::assignments(change, run),
+        };
+        Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
@@ -175,7 +187,7 @@ fn sharding(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
             let what = "open-instruct is launched with an Accelerate file that this file does not name";
             run.parallelism.data_parallel =
                 Setting::assumed(DataParallel::Zero3, format!("{what}; its own use stage 3"));
-            hf::under_deepspeed(run, BY);
+            hf::under_deepspeed(run);
         }
         return;
     };
@@ -186,7 +198,7 @@ fn sharding(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
         _ => DataParallel::Ddp,
     });
     if run.parallelism.data_parallel.value != DataParallel::Ddp {
-        hf::under_deepspeed(run, BY);
+        hf::under_deepspeed(run);
     }
     let cpu = |v: Value<'_>| flag(v).filter(|on| *on).map(|_| Offload::Cpu);
     if let Some(place) = first(cx, &["offload_optimizer", "deepspeed_offload_optimizer"], cpu) {

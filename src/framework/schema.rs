@@ -230,13 +230,13 @@ fn rewrite_references(node: &mut Json, part: Option<&str>, wanted: &mut Vec<Stri
 /// The compiled schema of a framework's kind of file. Compiled once, when the first such file is
 /// seen. `None`: it has none.
 fn compiled(framework: &dyn Framework, kind: Kind) -> Option<Arc<Compiled>> {
-    type Cache = Mutex<HashMap<(&'static str, Kind), Option<Arc<Compiled>>>>;
+    type Cache = Mutex<HashMap<(usize, usize), Option<Arc<Compiled>>>>;
     static CACHE: OnceLock<Cache> = OnceLock::new();
     let text = framework.schema(kind)?;
     let cache = CACHE.get_or_init(Default::default);
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     cache
-        .entry((framework.name(), kind))
+        .entry((text.as_ptr() as usize, text.len()))
         .or_insert_with(|| {
             let schema = bundle(text).ok()?;
             let validator = jsonschema::options()

@@ -6,11 +6,14 @@
 
 use super::baseline::{count, first};
 use super::{Lowering, deepspeed, fsdp};
+use crate::change::Change;
 use crate::document::{Dialect, Value};
 use crate::run::{
     Attention, Checkpointing, DataParallel, Dtype, Kernels, Loss, ModelRef, Optimizer,
     OptimizerImplementation, Setting, TrainingRun, ZeroBuffers,
 };
+
+use serde_json::Value as Json;
 
 /// What differs between the frameworks that build on the Trainer.
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +237,8 @@ pub fn liger(cx: &Lowering<'_>, run: &mut TrainingRun, loss: Loss) {
 
 /// DeepSpeed's engine: weights and gradients in the mixed-precision dtype, fp32 master copies
 /// and states, no autocast; its buffers at their defaults.
-pub fn under_deepspeed(run: &mut TrainingRun, by: &str) {
+pub fn under_deepspeed(run: &mut TrainingRun) {
+    let by = "deepspeed 0.19";
     if run.autocast.value {
         let dtype = run.compute.value;
         let of = |dtype: Dtype| Setting::default_of(dtype, by);
@@ -247,12 +251,12 @@ pub fn under_deepspeed(run: &mut TrainingRun, by: &str) {
         run.master_weights = Setting::default_of(true, by);
         run.autocast = Setting::default_of(false, by);
     }
-    let buffer = |elements: u64| Setting::default_of(elements, "deepspeed 0.19");
+    let buffer = |elements: u64| Setting::default_of(elements, by);
     let stage3 = run.parallelism.data_parallel.value == DataParallel::Zero3;
     run.parallelism.zero = Some(ZeroBuffers {
         reduce_bucket: buffer(500_000_000),
         allgather_bucket: buffer(500_000_000),
-        overlap_comm: Setting::default_of(stage3, "deepspeed 0.19"),
+        overlap_comm: Setting::default_of(stage3, by),
         prefetch_bucket: buffer(50_000_000),
         max_live_parameters: buffer(1_000_000_000),
         persistence_threshold: buffer(100_000),
@@ -287,6 +291,23 @@ pub fn optimizer_named(name: &str) -> (Optimizer, OptimizerImplementation) {
         "schedule_free_adamw" => (Optimizer::ScheduleFreeAdamw, Foreach),
         _ => (Optimizer::Other, Foreach),
     }
+}
+
+/// What carries out a change that the Trainer's own keys can say.
+pub fn assignments(change: Change, run: &TrainingRun) -> Option<Vec<(String, Json)>> {
+    let adamw = run.optimizer.value == Optimizer::Adamw;
+    let pairs: Vec<(&str, Json)> = match change {
+        Change::MicroBatch { size, accumulation } => vec![
+            ("per_device_train_batch_size", size.into()),
+            ("gradient_accumulation_steps", accumulation.into()),
+        ],
+        Change::Checkpoint => vec![("gradient_checkpointing", true.into())],
+        Change::FuseLoss | Change::Liger => vec![("use_liger_kernel", true.into())],
+        Change::Optimizer8bit if adamw => vec![("optim", "adamw_8bit".into())],
+        Change::PagedOptimizer8bit if adamw => vec![("optim", "paged_adamw_8bit".into())],
+        _ => return None,
+    };
+    Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 /// How the files of the Trainer family are typed.

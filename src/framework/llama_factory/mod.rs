@@ -11,10 +11,11 @@ pub use v1::LlamaFactoryV1;
 use super::baseline::{count, plain};
 use super::training_arguments::{self as hf, Defaults, flag, names, text};
 use super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys};
+use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Checkpointing, Dtype, Lora, LoraTargets, Loss, Method, ModelCode, Optimizer,
-    OptimizerImplementation, Quantization, ReferenceModel, Setting, Task, TrainingRun,
+    Attention, Batching, Checkpointing, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode,
+    Optimizer, OptimizerImplementation, Quantization, ReferenceModel, Setting, Task, TrainingRun,
 };
 
 /// LLaMA-Factory.
@@ -79,6 +80,25 @@ impl Framework for LlamaFactory {
     /// Dataclasses do not look at types.
     fn checks_types(&self) -> bool {
         false
+    }
+
+    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
+        let pairs: Vec<(&str, serde_json::Value)> = match change {
+            Change::Checkpoint => vec![("disable_gradient_checkpointing", false.into())],
+            Change::FuseLoss | Change::Liger => vec![("enable_liger_kernel", true.into())],
+            // The two sharding files that LLaMA-Factory ships.
+            Change::Shard(DataParallel::Zero2) => {
+                vec![("deepspeed", "examples/deepspeed/ds_z2_config.json".into())]
+            }
+            Change::Shard(DataParallel::Zero3) => {
+                vec![("deepspeed", "examples/deepspeed/ds_z3_config.json".into())]
+            }
+            Change::Lora => vec![("finetuning_type", "lora".into())],
+            Change::Qlora => vec![("finetuning_type", "lora".into()), ("quantization_bit", 4.into())],
+            Change::SequenceLength(length) => vec![("cutoff_len", length.into())],
+            _ => return hf::assignments(change, run),
+        };
+        Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
@@ -188,8 +208,8 @@ fn precision(cx: &Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {
     };
     let trained = weights.clone();
     hf::precision(run, weights, mixed);
-    if run.method.value == Method::Freeze && trained.origin.is_assumption() {
-        // The layers that train are cast to fp32, with their gradients and states.
+    // Adapters, and the layers that `freeze` trains, are fp32 with their gradients and states.
+    if !full && trained.origin.is_assumption() {
         run.gradients = Setting::default_of(Dtype::Fp32, defaults.by);
         run.optimizer_state = Setting::default_of(Dtype::Fp32, defaults.by);
     }
@@ -214,9 +234,10 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         named.clone().map(|_| ReferenceModel::Resident)
     } else if let Some(on) = asft {
         on.map(|_| ReferenceModel::Resident)
+    } else if compares && !adapters {
+        stage.clone().map(|_| ReferenceModel::Resident)
     } else {
-        let resident = compares && !adapters;
-        stage.clone().map(|_| if resident { ReferenceModel::Resident } else { ReferenceModel::None })
+        Setting::default_of(ReferenceModel::None, by)
     };
     if stage.value == "ppo" {
         cx.missing(

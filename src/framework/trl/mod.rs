@@ -9,15 +9,25 @@ mod release;
 use super::baseline::{count, first, plain};
 use super::training_arguments::{self as hf, Defaults, flag, names, text};
 use super::{Framework, Kind, Lowering, UnknownKeys, accelerate};
+use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Dtype, Lora, LoraTargets, Loss, Method, ModelCode, Quantization, ReferenceModel,
-    Setting, Task, TrainingRun,
+    Attention, Batching, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode, Quantization,
+    ReferenceModel, Setting, Task, TrainingRun,
 };
 use release::Release;
 
-/// TRL, and Trainer files in general.
-pub struct Trl;
+/// TRL's own files, or those of scripts over the Trainer that have none of its keys.
+pub struct Trl {
+    scripts: bool,
+}
+
+/// Files with keys that only TRL has.
+pub const TRL: Trl = Trl { scripts: false };
+
+/// Any other flat file with a model and `TrainingArguments`. Two entries under one name, because
+/// what such a script knows beside `TrainingArguments` is not known.
+pub const SCRIPTS: Trl = Trl { scripts: true };
 
 /// Keys that say which of TRL's trainers reads the file.
 const ROLLOUT: &[&str] =
@@ -42,11 +52,15 @@ impl Framework for Trl {
 
     fn recognise(&self, root: Value<'_>) -> Option<Kind> {
         root.get("model_name_or_path")?;
-        (hf::names_in(root) >= 2).then_some(Kind::Run)
+        (hf::names_in(root) >= 2 && release::is_trl(root) != self.scripts).then_some(Kind::Run)
     }
 
     fn schema(&self, _: Kind) -> Option<&'static str> {
-        Some(include_str!("../../../schemas/trl.schema.json"))
+        Some(if self.scripts {
+            include_str!("../../../schemas/hf-trainer.schema.json")
+        } else {
+            include_str!("../../../schemas/trl.schema.json")
+        })
     }
 
     fn unknown_keys(&self) -> UnknownKeys {
@@ -56,6 +70,23 @@ impl Framework for Trl {
     /// The argument parser converts text, and nothing else.
     fn checks_types(&self) -> bool {
         false
+    }
+
+    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
+        let pairs: Vec<(&str, serde_json::Value)> = match change {
+            Change::Lora => vec![("use_peft", true.into()), ("lora_target_modules", "all-linear".into())],
+            Change::Qlora => vec![
+                ("use_peft", true.into()),
+                ("lora_target_modules", "all-linear".into()),
+                ("load_in_4bit", true.into()),
+            ],
+            // Which of the names of the length a file uses is not known here.
+            Change::SequenceLength(length) if run.sequence_length.origin.location().is_none() => {
+                vec![("max_length", length.into())]
+            }
+            _ => return hf::assignments(change, run),
+        };
+        Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
@@ -239,7 +270,8 @@ fn weights(cx: &Lowering<'_>, release: &Release, by: &str) -> Setting<Dtype> {
     }
 }
 
-/// PEFT's own choice for Llama-like models when no targets are given.
+/// PEFT's own choice when no targets are given: queries and values, under the names that the
+/// model families have for them (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
 fn targets(cx: &Lowering<'_>, by: &str) -> Setting<LoraTargets> {
     let read = |v: Value<'_>| {
         let list = names(v)?;
@@ -248,7 +280,8 @@ fn targets(cx: &Lowering<'_>, by: &str) -> Setting<LoraTargets> {
     };
     let keys = ["lora_target_modules", "lora_target", "target_modules"];
     first(cx, &keys, read).unwrap_or_else(|| {
-        Setting::default_of(LoraTargets::Modules(vec!["q_proj".into(), "v_proj".into()]), by)
+        let usual = ["q_proj", "v_proj", "query_key_value", "qkv_proj", "c_attn", "q", "v"];
+        Setting::default_of(LoraTargets::Modules(usual.map(str::to_owned).to_vec()), by)
     })
 }
 
@@ -318,7 +351,12 @@ fn reference(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, traine
 fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {
     if cx.root.get("accelerate_config").is_some_and(|v| !v.is_null()) {
         accelerate::follow(cx, run, "accelerate_config", defaults);
-    } else {
-        hf::distribution(cx, run, defaults);
+        return;
+    }
+    hf::distribution(cx, run, defaults);
+    let plain = run.parallelism.data_parallel.origin.is_assumption();
+    if plain && run.parallelism.data_parallel.value == DataParallel::Ddp {
+        let why = "the launch command may name an Accelerate file that shards; this file does not";
+        run.parallelism.data_parallel = Setting::assumed(DataParallel::Ddp, why);
     }
 }

@@ -56,6 +56,12 @@ const LAST: &[(&str, (u32, u32))] = &[
     ("evaluation_strategy", (0, 18)),
 ];
 
+/// Has the file keys that only TRL reads, and none that it never had?
+pub(super) fn is_trl(root: Value<'_>) -> bool {
+    let written = |key: &str| root.get(key).is_some_and(|v| !v.is_null());
+    OWN.iter().any(|key| root.get(key).is_some()) && !FOREIGN.iter().any(|key| written(key))
+}
+
 /// A release and how it is named in `by` lines.
 pub(super) struct Release {
     number: (u32, u32),
@@ -71,8 +77,7 @@ impl Release {
     /// The release of the file that `cx` lowers.
     pub(super) fn of(cx: &Lowering<'_>) -> Release {
         let root = cx.root;
-        let written = |key: &str| root.get(key).is_some_and(|v: Value<'_>| !v.is_null());
-        let trl = OWN.iter().any(|key| root.get(key).is_some()) && !FOREIGN.iter().any(|key| written(key));
+        let trl = is_trl(root);
         if let Some(declared) = &cx.declared_version {
             let number = parse(declared);
             return Release { number, by: format!("trl {declared}"), trl, fsdp2: number >= (1, 6) };
