@@ -4,6 +4,8 @@
 //! has them and the number of parameters of the module that transformers 5.23 builds from them.
 //! The shared tables, where they are present, check every other sum of the inventory too.
 
+#![allow(clippy::print_stdout, reason = "a skipped table and the tallies are said aloud")]
+
 use llmlint::catalog::Architecture;
 use llmlint::memory::parameters::{Inventory, LinearKind, lora};
 use llmlint::run::LoraTargets;
@@ -60,6 +62,7 @@ struct Tally {
 }
 
 impl Tally {
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand over what they computed")]
     fn check<T: PartialEq + std::fmt::Debug>(&mut self, what: impl Fn() -> String, got: T, expected: T) {
         if got == expected {
             self.exact += 1;
@@ -166,6 +169,9 @@ fn every_sum_the_estimator_uses_is_exact() {
                 ("window", json!(a.sliding_window.unwrap_or(0))),
             ] {
                 tally.check(|| format!("{model}.{field} ({from})"), got, d[field].clone());
+            }
+            if let (Some(_), Some(sliding)) = (a.sliding_window, d["n_sliding"].as_u64()) {
+                tally.check(|| format!("{model}.n_sliding ({from})"), a.sliding_layers, Some(sliding));
             }
         }
     }
@@ -336,4 +342,72 @@ fn a_target_that_names_nothing_is_reported() {
     assert_eq!(found.unmatched, ["c_attn", "score"]);
     assert_eq!(found.adapters(), 32 * 8 * (4096 + 4096));
     assert_eq!(found.saved(), 32000 * 4096);
+}
+
+/// Every number of every small model replaced by hostile ones: an answer or an error, no panic.
+#[test]
+fn hostile_dimensions_do_not_panic() {
+    fn replace(value: &mut Value, at: &mut usize, with: &Value) {
+        match value {
+            Value::Number(_) | Value::Bool(_) => {
+                if *at == 0 {
+                    *value = with.clone();
+                }
+                *at = at.wrapping_sub(1);
+            }
+            Value::Object(map) => map.values_mut().for_each(|v| replace(v, at, with)),
+            Value::Array(items) => items.iter_mut().for_each(|v| replace(v, at, with)),
+            _ => {}
+        }
+    }
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/small-models.jsonl");
+    let text = std::fs::read_to_string(path).expect("the table is part of the project");
+    let mut seen = std::collections::BTreeSet::new();
+    let mut counted = 0;
+    for line in text.lines() {
+        let row: Value = serde_json::from_str(line).expect("a JSON object a line");
+        if !seen.insert(row["model_type"].to_string()) {
+            continue;
+        }
+        for with in [json!(0), json!(u64::MAX), json!(1 << 28), json!(-1), json!("x"), json!([[]]), json!(60)]
+        {
+            for position in 0..24 {
+                let (mut value, mut at) = (row["config"].clone(), position);
+                replace(&mut value, &mut at, &with);
+                let Ok(a) = Architecture::from_config(&config(&value)) else { continue };
+                let Ok(i) = Inventory::of(&a) else { continue };
+                counted += 1;
+                let all = LoraTargets::AllLinear;
+                let adapters = lora::adapters(&i, u64::MAX, &all, true, &["norm".into()]);
+                let _ = (adapters.trainable(), adapters.trained.adafactor_rows_and_columns());
+                let _ = (i.layer_kinds(), i.adafactor_rows_and_columns(), i.quantizable());
+            }
+        }
+    }
+    println!("{counted} hostile models counted");
+}
+
+#[test]
+fn vision_language_configs_as_the_hub_has_them_are_read() {
+    // The language model's fields at the top, as Qwen wrote them before transformers 5.
+    let flat = json!({
+        "model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
+        "tie_word_embeddings": false,
+        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+            "out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2, "in_chans": 3},
+    });
+    let i = inventory(&config(&flat));
+    assert_eq!((i.total(), i.language()), (8_292_166_656, 7_615_616_512));
+
+    // Fields equal to the class's defaults left out, the head tied without a word.
+    let sparse = json!({
+        "model_type": "gemma3",
+        "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+            "num_hidden_layers": 34, "sliding_window": 1024},
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "image_size": 896,
+            "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14,
+            "vision_use_head": false},
+    });
+    assert_eq!(inventory(&config(&sparse)).total(), 4_300_079_472);
 }

@@ -20,10 +20,10 @@ const ALIASES: &[(&str, &[&str])] = &[
 ];
 
 /// Above this a dimension is a typing error; it also keeps products of two within 64 bits.
-const LARGEST_DIMENSION: u64 = 1 << 28;
+pub(super) const LARGEST_DIMENSION: u64 = 1 << 28;
 
 /// The same for layers, which are counted one by one.
-const MOST_LAYERS: u64 = 10_000;
+const MOST_LAYERS: u64 = 1_000;
 
 /// Dropout rates that act on activations of the layers (a classifier's is none of them).
 const DROPOUTS: &[&str] = &[

@@ -180,6 +180,21 @@ impl Architecture {
         self.config.get(key)?.as_u64()
     }
 
+    /// A dimension in the original config; `None` when absent or null.
+    ///
+    /// # Errors
+    /// A sentence, when it is no whole number or larger than any model has.
+    pub fn dimension(&self, key: &str) -> Result<Option<u64>, String> {
+        match self.config.get(key) {
+            None | Some(serde_json::Value::Null) => Ok(None),
+            Some(value) => value
+                .as_u64()
+                .filter(|n| *n <= from_config::LARGEST_DIMENSION)
+                .map(Some)
+                .ok_or_else(|| format!("`{key}` is not a whole number that a model has")),
+        }
+    }
+
     /// A flag in the original config.
     pub fn config_bool(&self, key: &str) -> Option<bool> {
         self.config.get(key)?.as_bool()

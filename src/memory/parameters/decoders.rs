@@ -159,11 +159,7 @@ fn cross_attention(b: &mut Build<'_>) {
 /// A gated delta net (Qwen3-Next, Qwen3.5).
 fn linear_attention(b: &mut Build<'_>) -> Result<(), String> {
     let a = b.a;
-    let need = |key: &str| {
-        a.config_u64(key)
-            .filter(|n| *n < 1 << 28)
-            .ok_or_else(|| format!("`{key}` is not a whole number that a model has"))
-    };
+    let need = |key: &str| a.dimension(key)?.ok_or_else(|| format!("`{key}` is missing"));
     let (keys, values) = (need("linear_num_key_heads")?, need("linear_num_value_heads")?);
     let width = need("linear_value_head_dim")?;
     let (key, value) = (keys * need("linear_key_head_dim")?, values.saturating_mul(width));

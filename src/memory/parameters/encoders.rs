@@ -7,7 +7,7 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
     match b.a.family {
         Family::Bert | Family::Roberta => bert(b),
         Family::DistilBert => distilbert(b),
-        Family::Albert => albert(b),
+        Family::Albert => albert(b)?,
         Family::ModernBert => modernbert(b),
         Family::T5 => t5(b)?,
         _ => bart(b)?,
@@ -16,7 +16,7 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
 }
 
 fn need(b: &Build<'_>, key: &str) -> Result<u64, String> {
-    b.a.config_u64(key).ok_or_else(|| format!("`{key}` is not a whole number"))
+    b.a.dimension(key)?.ok_or_else(|| format!("`{key}` is missing"))
 }
 
 fn bert_embeddings(b: &mut Build<'_>, prefix: &str, width: u64) {
@@ -94,17 +94,20 @@ fn distilbert(b: &mut Build<'_>) {
 
 /// ALBERT: one group of layers that every pass uses again. transformers does not checkpoint it
 /// layer by layer, so its parameters are `Place::Other`.
-fn albert(b: &mut Build<'_>) {
+fn albert(b: &mut Build<'_>) -> Result<(), String> {
     let a = b.a;
     let (d, f) = (a.hidden_size, a.intermediate_size);
     let embedded = a.config_u64("embedding_size").unwrap_or(d);
     let groups = a.config_u64("num_hidden_groups").unwrap_or(1);
     let inner = a.config_u64("inner_group_num").unwrap_or(1);
+    if groups.saturating_mul(inner) > 1000 {
+        return Err(format!("{groups} groups of {inner} layers are more than any model has"));
+    }
     bert_embeddings(b, "albert.embeddings.", embedded);
     b.at(Place::Other, "albert.encoder.");
     b.linear("embedding_hidden_mapping_in", embedded, d, true, Role::Other);
-    for group in 0..groups.min(a.layers) {
-        for layer in 0..inner.min(a.layers) {
+    for group in 0..groups {
+        for layer in 0..inner {
             b.at(Place::Other, &format!("albert.encoder.albert_layer_groups.{group}.albert_layers.{layer}."));
             b.norm("full_layer_layer_norm", d, true);
             for name in ["query", "key", "value", "dense"] {
@@ -119,6 +122,7 @@ fn albert(b: &mut Build<'_>) {
     b.norm("LayerNorm", embedded, true);
     b.linear("dense", d, embedded, true, Role::Other);
     decoder_head(b, embedded);
+    Ok(())
 }
 
 fn modernbert(b: &mut Build<'_>) {

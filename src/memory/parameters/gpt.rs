@@ -200,9 +200,10 @@ fn mpt(b: &mut Build<'_>) {
 fn mamba(b: &mut Build<'_>) -> Result<(), String> {
     let a = b.a;
     let (d, inner) = (a.hidden_size, a.intermediate_size);
-    let need = |key: &str| a.config_u64(key).ok_or_else(|| format!("`{key}` is not a whole number"));
+    let need = |key: &str| a.dimension(key)?.ok_or_else(|| format!("`{key}` is missing"));
     let (state, kernel) = (need("state_size")?, need("conv_kernel")?);
-    let rank = a.config_u64("time_step_rank").unwrap_or(d.div_ceil(16));
+    // The word `auto` stands for the same as nothing.
+    let rank = a.config_u64("time_step_rank").filter(|n| *n <= d).unwrap_or(d.div_ceil(16));
     let bias = a.config_bool("use_bias") == Some(true);
     b.at(Place::Embedding, "backbone.");
     b.embedding("embeddings", a.vocab_size, d);

@@ -341,13 +341,13 @@ impl Inventory {
             .map(|t| {
                 let each = match t.shape.as_slice() {
                     [.., rows, columns] if *rows > 0 && *columns > 0 => {
-                        t.elements() / columns + t.elements() / rows
+                        (t.elements() / columns).saturating_add(t.elements() / rows)
                     }
                     _ => t.elements(),
                 };
-                each * t.copies
+                each.saturating_mul(t.copies)
             })
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// Parameters in tensors of one dimension.

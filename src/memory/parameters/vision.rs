@@ -264,7 +264,11 @@ fn mllama(b: &mut Build<'_>, v: &Dims<'_>, text: u64) -> Result<(), String> {
     b.parameter("patch_embedding.weight", &[d, v.get("num_channels", 3)?, patch, patch], Role::Other);
     b.parameter("gated_positional_embedding.gate", &[1], Role::Other);
     b.parameter("gated_positional_embedding.embedding", &[patches, d], Role::Other);
-    b.positions("gated_positional_embedding.tile_embedding", ratios, tiles * patches * d);
+    b.positions(
+        "gated_positional_embedding.tile_embedding",
+        ratios,
+        tiles.saturating_mul(patches).saturating_mul(d),
+    );
     for name in ["pre_tile_positional_embedding", "post_tile_positional_embedding"] {
         b.parameter(&format!("{name}.gate"), &[1], Role::Other);
         b.positions(&format!("{name}.embedding"), ratios, tiles * d);
