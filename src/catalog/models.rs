@@ -1,6 +1,13 @@
 //! The model catalogue, and the order in which a model's name is looked up.
 
-use super::Architecture;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+use super::{Architecture, gpus};
+use crate::document::limits;
 use crate::run::ModelRef;
 
 /// Where an architecture was found.
@@ -32,14 +39,15 @@ pub struct Resolved {
 /// Where to look, beside the catalogue.
 #[derive(Clone, Debug, Default)]
 pub struct Lookup {
-    /// `llmlint.toml`'s `[models."id"]` tables, as config.json objects.
-    pub declared: Vec<(String, serde_json::Map<String, serde_json::Value>)>,
+    /// `llmlint.toml`'s `[models."id"]` tables, as config.json objects. A table with `config`
+    /// names a `config.json` instead, relative to one of the directories or the root.
+    pub declared: Vec<(String, Map<String, Value>)>,
     /// Directories that a relative model path may be relative to, inside the repository root.
-    pub directories: Vec<std::path::PathBuf>,
+    pub directories: Vec<PathBuf>,
     /// The repository root: nothing outside it is read.
-    pub root: Option<std::path::PathBuf>,
+    pub root: Option<PathBuf>,
     /// The Hugging Face cache's `hub` directory.
-    pub cache: Option<std::path::PathBuf>,
+    pub cache: Option<PathBuf>,
     /// The network may be asked.
     pub online: bool,
 }
@@ -53,18 +61,329 @@ pub struct NotFound {
     pub near: Vec<String>,
 }
 
+/// One architecture of the catalogue, with the ids that have it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// The canonical id.
+    pub id: &'static str,
+    /// True when dimensions were read in a source, false when they are from memory.
+    pub read: bool,
+    /// The published or counted total, where one is known.
+    pub parameters: Option<u64>,
+    /// Other ids and framework spellings of the same architecture.
+    pub ids: Vec<&'static str>,
+    config: &'static str,
+}
+
+const DATA: &str = include_str!("data/models.tsv");
+
+struct Table {
+    models: Vec<Model>,
+    /// Lower-case id to the model's index.
+    ids: HashMap<String, usize>,
+}
+
+// Parsed once, and only in runs that name a model; JSON is parsed for the one that is asked for.
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let models: Vec<Model> = gpus::rows(DATA).filter_map(|fields| model(&fields)).collect();
+    let mut ids = HashMap::new();
+    for (index, model) in models.iter().enumerate() {
+        for id in std::iter::once(&model.id).chain(&model.ids) {
+            ids.entry(id.to_ascii_lowercase()).or_insert(index);
+        }
+    }
+    Table { models, ids }
+});
+
+fn model(fields: &[&'static str]) -> Option<Model> {
+    let text = |index: usize| fields.get(index).copied().unwrap_or_default();
+    Some(Model {
+        id: fields.first()?,
+        read: text(1) == "read",
+        parameters: text(2).parse().ok(),
+        config: fields.get(3)?,
+        ids: text(4).split(' ').filter(|id| !id.is_empty()).collect(),
+    })
+}
+
+impl Model {
+    /// Its `config.json` object: the fields that matter.
+    ///
+    /// # Errors
+    /// A sentence, when the catalogue's line is broken.
+    pub fn config(&self) -> Result<Map<String, Value>, String> {
+        let parse = |text: &str| serde_json::from_str(text).map_err(|error| format!("{}: {error}", self.id));
+        // `@id {…}`: the config of another line, with some fields replaced.
+        let Some(reference) = self.config.strip_prefix('@') else { return parse(self.config) };
+        let (base, replaced) = reference.split_once(' ').unwrap_or((reference, "{}"));
+        let base = by_id(base).ok_or_else(|| format!("{}: no line `{base}`", self.id))?;
+        let mut config: Map<String, Value> =
+            serde_json::from_str(base.config).map_err(|error| format!("{}: {error}", base.id))?;
+        config.extend(parse(replaced)?);
+        Ok(config)
+    }
+}
+
+/// Every architecture, in the table's order.
+pub fn all() -> &'static [Model] {
+    &TABLE.models
+}
+
+/// The model with exactly this id, in any case.
+pub fn by_id(id: &str) -> Option<&'static Model> {
+    TABLE.ids.get(&id.to_ascii_lowercase()).and_then(|index| TABLE.models.get(*index))
+}
+
+/// What the name of a re-uploaded checkpoint says about how its weights are stored.
+type Stored = Option<Value>;
+
+/// Accounts that re-upload others' checkpoints under the original name.
+const MIRRORS: &[&str] = &[
+    "unsloth",
+    "nousresearch",
+    "axolotl-ai-co",
+    "axolotl-quants",
+    "mlx-community",
+    "thebloke",
+    "techxgenus",
+    "casperhansen",
+    "hugging-quants",
+    "neuralmagic",
+    "redhatai",
+    "ista-daslab",
+    "nvidia",
+    "modelscope",
+    "llm-research",
+    "shakechen",
+    "ai-modelscope",
+    "alpindale",
+    "meta-llama",
+    "huggyllama",
+];
+
+/// Endings that say how weights are stored and leave the architecture as it is.
+const STORAGE: &[(&str, &str)] = &[
+    ("-unsloth-bnb-4bit", "bnb4"),
+    ("-bnb-4bit", "bnb4"),
+    ("-bnb-nf4-bf16", "bnb4"),
+    ("-bnb-nf4", "bnb4"),
+    ("-4bit", "4bit"),
+    ("-gptq", "gptq"),
+    ("-gptq-int4", "gptq"),
+    ("-awq", "awq"),
+    ("-aqlm-2bit-1x16", "aqlm"),
+    ("-fp8", "fp8"),
+    ("-nvfp4", "nvfp4"),
+    ("-bf16", ""),
+    ("-fp16", ""),
+    ("-dequantized", ""),
+];
+
+/// The catalogue's model for a name, and how its weights are stored where the name says.
+/// Refuses rather than guesses: only spellings that cannot mean another architecture are mapped.
+pub fn in_catalogue(name: &str) -> Option<(&'static Model, Stored)> {
+    let name = name.trim().trim_end_matches('/');
+    if let Some(model) = by_id(name) {
+        return Some((model, None));
+    }
+    let lower = name.to_ascii_lowercase();
+    if let Some(builder) = lower.strip_prefix("torchtune:") {
+        let (module, builder) = builder.rsplit_once('.')?;
+        let plain = builder.trim_start_matches("qlora_").trim_start_matches("lora_");
+        return by_id(&format!("torchtune:{module}.{plain}")).map(|model| (model, None));
+    }
+    if lower.starts_with("torchtitan:") {
+        // `_flex_attn` and the like change the kernel, not a dimension.
+        let plain = ["_flex_attn", "_varlen_attn", "_flex", "_varlen"]
+            .iter()
+            .find_map(|suffix| lower.strip_suffix(suffix))?;
+        return by_id(plain).map(|model| (model, None));
+    }
+    if let Some(plain) = lower.strip_prefix("litgpt:") {
+        let found = if plain.contains('/') { by_id(plain) } else { by_bare_name(plain) };
+        return found.map(|model| (model, None));
+    }
+    // LitGPT keeps weights in `checkpoints/org/name`.
+    if let Some((_, rest)) = lower.rsplit_once("checkpoints/")
+        && rest.split('/').count() == 2
+        && let Some(found) = in_catalogue(rest)
+    {
+        return Some(found);
+    }
+    let (stem, stored) = match STORAGE.iter().find(|(ending, _)| lower.ends_with(ending)) {
+        Some((ending, stored)) => (lower.trim_end_matches(ending), *stored),
+        None => (lower.as_str(), ""),
+    };
+    let found = by_id(stem).or_else(|| {
+        let (owner, bare) = stem.split_once('/')?;
+        MIRRORS.contains(&owner).then(|| by_bare_name(bare)).flatten()
+    })?;
+    Some((found, quantization(stored)))
+}
+
+/// The model whose id ends in `/bare`, when all ids that do have one architecture.
+fn by_bare_name(bare: &str) -> Option<&'static Model> {
+    let table = &*TABLE;
+    let mut found: Vec<usize> = table
+        .ids
+        .iter()
+        .filter(|(id, _)| id.rsplit_once('/').is_some_and(|(_, name)| name == bare))
+        .map(|(_, index)| *index)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    match found.as_slice() {
+        [index] => table.models.get(*index),
+        _ => None,
+    }
+}
+
+fn quantization(stored: &str) -> Stored {
+    Some(match stored {
+        "" => return None,
+        "bnb4" | "4bit" => serde_json::json!({
+            "quant_method": "bitsandbytes", "load_in_4bit": true,
+            "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true
+        }),
+        method => serde_json::json!({ "quant_method": method, "bits": if method == "fp8" { 8 } else { 4 } }),
+    })
+}
+
 /// Finds a model.
 ///
 /// # Errors
 /// [`NotFound`] with the reason and near names.
 pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> {
-    let _ = lookup;
-    match model {
-        ModelRef::Config(config) => Architecture::from_config(config)
-            .map(|architecture| Resolved { architecture, provenance: Provenance::Inline })
-            .map_err(|why| NotFound { why, near: Vec::new() }),
-        ModelRef::Id(id) | ModelRef::Path(id) | ModelRef::IdWith(id, _) => {
-            Err(NotFound { why: format!("`{id}` is not in the catalogue"), near: Vec::new() })
-        }
+    let none = Map::new();
+    let (name, replaced) = match model {
+        ModelRef::Config(config) => return read(config, &none, Provenance::Inline),
+        ModelRef::Id(name) | ModelRef::Path(name) => (name.as_str(), &none),
+        ModelRef::IdWith(name, replaced) => (name.as_str(), replaced),
+    };
+    if let Some((_, declared)) = lookup.declared.iter().find(|(id, _)| id.eq_ignore_ascii_case(name)) {
+        let Some(Value::String(path)) = declared.get("config") else {
+            return read(declared, replaced, Provenance::Declared);
+        };
+        let config = local(path, lookup).ok_or_else(|| NotFound {
+            why: format!("llmlint.toml names `{path}` for `{name}`, which is no readable config.json inside the repository"),
+            near: Vec::new(),
+        })?;
+        return read(&config.1, replaced, Provenance::Declared);
     }
+    if let Some((shown, config)) = local(name, lookup) {
+        return read(&config, replaced, Provenance::LocalDirectory(shown));
+    }
+    if !matches!(model, ModelRef::Path(_))
+        && let Some((revision, config)) = cached(name, lookup.cache.as_deref())
+    {
+        return read(&config, replaced, Provenance::Cache(revision));
+    }
+    if let Some((found, stored)) = in_catalogue(name) {
+        let mut config = found.config().map_err(|why| NotFound { why, near: Vec::new() })?;
+        if let Some(stored) = stored {
+            config.insert("quantization_config".into(), stored);
+        }
+        // LitGPT's models have a head of their own, also where the original shares the embedding.
+        if name.starts_with("litgpt:") {
+            config.insert("tie_word_embeddings".into(), false.into());
+        }
+        return read(&config, replaced, Provenance::Catalogue(found.id.to_owned()));
+    }
+    Err(not_found(name, matches!(model, ModelRef::Path(_))))
+}
+
+fn read(
+    config: &Map<String, Value>,
+    replaced: &Map<String, Value>,
+    provenance: Provenance,
+) -> Result<Resolved, NotFound> {
+    let merged;
+    let config = if replaced.is_empty() {
+        config
+    } else {
+        merged = config.iter().chain(replaced).map(|(k, v)| (k.clone(), v.clone())).collect();
+        &merged
+    };
+    Architecture::from_config(config)
+        .map(|architecture| Resolved { architecture, provenance })
+        .map_err(|why| NotFound { why, near: Vec::new() })
+}
+
+fn not_found(name: &str, path: bool) -> NotFound {
+    let looks_local = path || name.starts_with(['/', '.', '~', '$']) || name.matches('/').count() > 1;
+    let declare = "declare its dimensions in llmlint.toml under `[models.\"…\"]`, or there name its `config.json` \
+                   with `config = \"path\"`";
+    let why = if looks_local {
+        format!("no `config.json` is found at this path inside the repository; {declare}")
+    } else {
+        format!("it is not in the catalogue, nor in a local directory or the Hugging Face cache; {declare}")
+    };
+    NotFound { why, near: if looks_local { Vec::new() } else { near(name) } }
+}
+
+/// Catalogue ids that are spelled nearly like `name`, nearest first.
+fn near(name: &str) -> Vec<String> {
+    let lower = name.to_ascii_lowercase();
+    let bare = |id: &str| id.rsplit('/').next().unwrap_or(id).to_owned();
+    let wanted = bare(&lower);
+    let mut scored: Vec<(f64, &str)> = all()
+        .iter()
+        .flat_map(|model| std::iter::once(model.id).chain(model.ids.iter().copied()))
+        .filter(|id| !id.contains(':'))
+        .map(|id| (strsim::normalized_damerau_levenshtein(&wanted, &bare(&id.to_ascii_lowercase())), id))
+        .filter(|(score, _)| *score >= 0.75)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    scored.into_iter().take(3).map(|(_, id)| id.to_owned()).collect()
+}
+
+/// A `config.json` at or in a path inside the repository root.
+fn local(name: &str, lookup: &Lookup) -> Option<(String, Map<String, Value>)> {
+    let root = lookup.root.as_deref()?.canonicalize().ok()?;
+    let own = lookup.root.iter().chain(&lookup.directories);
+    own.filter_map(|directory| {
+        let mut path = directory.join(name).canonicalize().ok()?;
+        if path.is_dir() {
+            path = path.join("config.json").canonicalize().ok()?;
+        }
+        let shown = path.strip_prefix(&root).ok()?.to_string_lossy().replace('\\', "/");
+        Some((shown, read_config(&path)?))
+    })
+    .next()
+}
+
+/// The config of the snapshot that `refs/main` names, else of the only snapshot there is.
+fn cached(id: &str, hub: Option<&Path>) -> Option<(String, Map<String, Value>)> {
+    let (owner, name) = id.split_once('/')?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    if !plain(owner) || !plain(name) {
+        return None;
+    }
+    let folder = hub?.join(format!("models--{owner}--{name}"));
+    let main = std::fs::read_to_string(folder.join("refs/main")).ok().map(|text| text.trim().to_owned());
+    let revision = match main.filter(|revision| plain(revision)) {
+        Some(revision) => revision,
+        None => {
+            let mut found = std::fs::read_dir(folder.join("snapshots")).ok()?.flatten();
+            let only = found.next()?;
+            if found.next().is_some() {
+                return None;
+            }
+            only.file_name().into_string().ok()?
+        }
+    };
+    let config = read_config(&folder.join("snapshots").join(&revision).join("config.json"))?;
+    Some((revision, config))
+}
+
+fn read_config(path: &Path) -> Option<Map<String, Value>> {
+    let meta = std::fs::metadata(path).ok()?;
+    if !meta.is_file() || meta.len() > limits::FILE_BYTES as u64 {
+        return None;
+    }
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
