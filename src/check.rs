@@ -281,6 +281,10 @@ pub fn check_bytes(
         let repository = repository_of(directory, &context.working_directory);
         let mut cx = Lowering::new(root, &source, &context.working_directory, &repository);
         cx.declared_gpus = budget.gpus;
+        cx.assumed_sequence_length = settings.assume.sequence_length.map(|length| Setting {
+            value: length.get(),
+            origin: crate::run::Origin::Declared(crate::settings::FILE_NAME.into()),
+        });
         cx.declared_version = settings.frameworks.get(framework.name()).cloned();
         report.run = framework.lower(&mut cx);
         report.sources = std::mem::take(&mut cx.sources);

@@ -155,6 +155,8 @@ pub struct SettingsFile {
     pub budget: BudgetTable,
     /// Files and folders to leave out, as glob patterns.
     pub exclude: Vec<String>,
+    /// What to take where a file leaves it to the data or the machine.
+    pub assume: Assume,
     /// Findings of this severity and above make the exit code 1: "error", "warning", "note".
     pub fail_on: Option<Level>,
     /// Framework versions in use: trl = "0.19". Newest known otherwise.
@@ -168,6 +170,23 @@ pub struct SettingsFile {
     pub overrides: Vec<Override>,
 }
 
+/// Values for what configs leave open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Assume {
+    /// Tokens of the longest sequence, where a file sets no limit and the longest sample of the
+    /// data decides.
+    pub sequence_length: Option<std::num::NonZeroU64>,
+}
+
+impl Assume {
+    /// These, and `other`'s where these are silent.
+    #[must_use]
+    pub fn or(self, other: Assume) -> Assume {
+        Assume { sequence_length: self.sequence_length.or(other.sequence_length) }
+    }
+}
+
 /// Settings for some paths.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -176,6 +195,8 @@ pub struct Override {
     pub paths: Vec<String>,
     /// What these runs may use.
     pub budget: BudgetTable,
+    /// What to take where these files leave it open.
+    pub assume: Assume,
     /// Framework versions.
     pub frameworks: BTreeMap<String, String>,
     /// Levels by rule.
@@ -189,6 +210,8 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// The declared budget.
     pub budget: BudgetTable,
+    /// `[assume]`: what files leave open.
+    pub assume: Assume,
     /// `[models."org/name"]`: config.json objects.
     pub models: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
     /// `[frameworks]`: the version in use.
@@ -260,6 +283,7 @@ impl Loaded {
         let mut settings = Settings {
             file: self.path.clone(),
             budget: self.content.budget.clone(),
+            assume: self.content.assume,
             models: self.content.models.clone(),
             frameworks: self.content.frameworks.clone(),
             rules: self.content.rules.clone(),
@@ -269,6 +293,7 @@ impl Loaded {
         for (other, matcher) in self.content.overrides.iter().zip(&self.matchers) {
             if relative.ancestors().any(|part| matcher.is_match(part)) {
                 settings.budget = other.budget.clone().or(&settings.budget);
+                settings.assume = other.assume.or(settings.assume);
                 settings.frameworks.extend(other.frameworks.clone());
                 settings.rules.extend(other.rules.iter().map(|(name, level)| (name.clone(), *level)));
             }

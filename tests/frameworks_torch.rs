@@ -15,6 +15,7 @@ use llmlint::run::{
     Attention, Checkpointing, DataParallel, Dtype, Loss, Method, ModelRef, Offload, Optimizer,
     OptimizerImplementation, Origin, PipelineSchedule, Quantization, Setting, TrainingRun, Unknown,
 };
+use llmlint::settings::Loaded;
 use llmlint::source::Source;
 
 fn root() -> &'static Path {
@@ -137,6 +138,21 @@ fn torchtune_says_that_the_longest_sample_decides() {
         (parallel.offload_parameters.value, parallel.offload_optimizer.value),
         (Offload::Cpu, Offload::Cpu)
     );
+}
+
+#[test]
+fn an_assumed_length_fills_what_the_file_leaves_to_the_data() {
+    let text = std::fs::read_to_string(root().join("fixtures/torchtune/70b-full-distributed.yaml"))
+        .expect("fixture");
+    let mut settings = Loaded::default();
+    settings.content.assume.sequence_length = std::num::NonZeroU64::new(1500);
+    let mut context = Context::default();
+    context.settings.explicit = Some(settings);
+    let report = check_bytes("a.yaml", text.into(), Syntax::Yaml, true, &context).expect("recognised");
+    let run = report.run.expect("lowered");
+    assert_eq!(run.sequence_length.value, 1500);
+    assert_eq!(run.sequence_length.origin, Origin::Declared("llmlint.toml".into()));
+    assert!(!report.unknown.iter().any(|u| u.what == "sequence length"), "{:?}", report.unknown);
 }
 
 #[test]
@@ -271,6 +287,10 @@ fn errors_on_real_files_are_proven_mistakes_and_runs_are_lowered() {
     let manifest = std::fs::read_to_string(corpus.join("manifest.tsv")).expect("manifest");
     let mut context = Context { working_directory: corpus.clone(), ..Context::default() };
     context.command_line.gpus = Some(8);
+    // torchtune's own files leave the length to the data.
+    let mut settings = Loaded::default();
+    settings.content.assume.sequence_length = std::num::NonZeroU64::new(2048);
+    context.settings.explicit = Some(settings);
     let mut rules: BTreeMap<(String, &str, &str), usize> = BTreeMap::new();
     let mut shares: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
     let mut reasons: BTreeMap<(String, String), usize> = BTreeMap::new();

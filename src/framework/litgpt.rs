@@ -204,11 +204,15 @@ fn sequence_length(cx: &mut Lowering<'_>, command: Command) -> Setting<u64> {
     {
         return length;
     }
+    if let Some(assumed) = cx.assumed_sequence_length.clone() {
+        return assumed;
+    }
     let place = cx.root.path("train.max_seq_length").or_else(|| cx.root.get("train")).map(here);
     let why = if command == Command::Pretrain {
         "without `train.max_seq_length` the model's block size is used; write it down"
     } else {
-        "without `train.max_seq_length` the longest sample of the data decides; set it to the longest you expect"
+        "without `train.max_seq_length` the longest sample of the data decides; set it, or \
+         `[assume] sequence-length` in llmlint.toml, to the longest you expect"
     };
     cx.missing("sequence length", why, place);
     Setting::assumed(0, "the longest sample of the data")

@@ -43,6 +43,9 @@ pub struct Lowering<'a> {
     pub repository: &'a Path,
     /// GPUs the user declares (command line, `llmlint.toml`, inline comment).
     pub declared_gpus: Option<Setting<u64>>,
+    /// Tokens of the longest sequence that the user declares, for files that set no limit:
+    /// `[assume] sequence-length = 2048`.
+    pub assumed_sequence_length: Option<Setting<u64>>,
     /// The framework's version the user declares: `[frameworks] trl = "0.19"`.
     pub declared_version: Option<String>,
     /// The file and the files it refers to, in the order they were opened.
@@ -68,6 +71,7 @@ impl<'a> Lowering<'a> {
             working_directory,
             repository,
             declared_gpus: None,
+            assumed_sequence_length: None,
             declared_version: None,
             sources: vec![Arc::clone(source)],
             findings: Vec::new(),

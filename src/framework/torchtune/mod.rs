@@ -163,11 +163,14 @@ fn sequence_length(cx: &mut Lowering<'_>) -> Setting<u64> {
             return length;
         }
     }
+    if let Some(assumed) = cx.assumed_sequence_length.clone() {
+        return assumed;
+    }
     let place = cx.root.path("tokenizer.max_seq_len").or_else(|| cx.root.get("tokenizer"));
     cx.missing(
         "sequence length",
-        "without `tokenizer.max_seq_len` the longest sample of the data decides; set it to the \
-         longest you expect",
+        "without `tokenizer.max_seq_len` the longest sample of the data decides; set it, or \
+         `[assume] sequence-length` in llmlint.toml, to the longest you expect",
         place.map(here),
     );
     Setting::assumed(0, "the longest sample of the data")
