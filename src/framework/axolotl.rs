@@ -5,7 +5,9 @@
 mod adapter;
 mod lower;
 mod sharding;
+mod validators;
 
+use super::refusal::Refusal;
 use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
@@ -65,6 +67,10 @@ impl Framework for Axolotl {
 
     fn unknown_keys(&self) -> UnknownKeys {
         UnknownKeys::Dropped
+    }
+
+    fn refusals(&self, root: Value<'_>, version: Option<&str>) -> Vec<Refusal> {
+        validators::refusals(root, version)
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -14,6 +14,7 @@ pub mod lowering;
 pub mod names;
 pub mod native;
 pub mod open_instruct;
+pub mod refusal;
 pub mod schema;
 pub mod torchtitan;
 pub mod torchtune;
@@ -126,6 +127,12 @@ pub trait Framework: Sync {
     fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
         let _ = (change, run);
         None
+    }
+
+    /// What it checks across keys before it starts; `version` is the declared one.
+    fn refusals(&self, root: Value<'_>, version: Option<&str>) -> Vec<refusal::Refusal> {
+        let _ = (root, version);
+        Vec::new()
     }
 
     /// Turns a [`Kind::Run`] into the neutral description. `None`: not supported for this file,

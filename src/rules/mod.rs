@@ -19,12 +19,14 @@ pub mod input_limit;
 pub mod interpolation_unresolved;
 pub mod invalid_value;
 pub mod json_dialect;
+pub mod key_without_effect;
 pub mod layers_not_divisible_by_pipeline;
 pub mod litgpt_refuses;
 pub mod llm_foundry_refuses;
 pub mod missing_companion;
 pub mod missing_key;
 pub mod multiple_documents;
+pub mod mutually_exclusive_keys;
 pub mod not_utf8;
 mod numeric;
 pub mod offload_needs_zero_stage;
@@ -32,6 +34,7 @@ pub mod over_budget;
 pub mod reference_not_found;
 pub mod reference_outside_repository;
 mod refusals;
+pub mod refused_combination;
 pub mod removed_key;
 pub mod sequence_not_divisible_by_context_parallel;
 pub mod stage3_keys_without_stage3;
@@ -175,17 +178,20 @@ pub const ALL: &[&dyn Rule] = &[
     &interpolation_unresolved::InterpolationUnresolved,
     &invalid_value::InvalidValue,
     &json_dialect::JsonDialect,
+    &key_without_effect::KeyWithoutEffect,
     &layers_not_divisible_by_pipeline::LayersNotDivisibleByPipeline,
     &litgpt_refuses::LitgptRefuses,
     &llm_foundry_refuses::LlmFoundryRefuses,
     &missing_companion::MissingCompanion,
     &missing_key::MissingKey,
     &multiple_documents::MultipleDocuments,
+    &mutually_exclusive_keys::MutuallyExclusiveKeys,
     &not_utf8::NotUtf8,
     &offload_needs_zero_stage::OffloadNeedsZeroStage,
     &over_budget::OverBudget,
     &reference_not_found::ReferenceNotFound,
     &reference_outside_repository::ReferenceOutsideRepository,
+    &refused_combination::RefusedCombination,
     &removed_key::RemovedKey,
     &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
     &stage3_keys_without_stage3::Stage3KeysWithoutStage3,

@@ -1,0 +1,70 @@
+//! Combinations of keys that the framework refuses.
+
+use super::Checked;
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+use crate::framework::refusal::RefusalKind;
+use crate::framework::schema::at_least;
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Carries out the checks that the framework makes across keys before it starts.
+    ///
+    /// ## Why
+    ///
+    /// The framework stops at start: after the GPUs were rented and the image was pulled.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// optimizer: adamw_8bit
+    /// fsdp_version: 2         # axolotl: FSDP2 does not work with bitsandbytes' 8-bit AdamW
+    /// ```
+    ///
+    /// ## The fix
+    ///
+    /// Make the change that the message names.
+    RefusedCombination, "refused-combination", Error, "a combination that the framework refuses"
+}
+
+impl RefusedCombination {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        report(file, RefusalKind::Refused, Self::NAME, Severity::Error, findings);
+    }
+}
+
+/// Findings for one kind of refusal.
+pub(super) fn report(
+    file: &Checked<'_>,
+    kind: RefusalKind,
+    rule: &'static str,
+    severity: Severity,
+    findings: &mut Vec<Finding>,
+) {
+    let (Some(framework), Some(root)) = (file.framework, file.root) else { return };
+    if file.document.is_broken() {
+        return;
+    }
+    let version = file.settings.frameworks.get(framework.name()).map(String::as_str);
+    for refusal in framework.refusals(root, version).into_iter().filter(|r| r.kind == kind) {
+        let declared_before = |since: &str| version.is_some_and(|declared| !at_least(declared, since));
+        if refusal.since.is_some_and(declared_before) {
+            continue;
+        }
+        // Old files beside an old release are common: only a declared release makes it certain.
+        let sure = refusal.since.is_none() || version.is_some();
+        let severity = if sure { severity } else { Severity::Warning };
+        let mut finding = Finding::new(rule, severity, refusal.at, refusal.message).help(refusal.help);
+        if let Some(since) = refusal.since {
+            finding = finding.at(format!("since {} {since}", framework.name()));
+        }
+        if kind != RefusalKind::NoEffect {
+            finding = finding.note(format!("{} checks this and stops.", framework.name()));
+        }
+        for place in refusal.with {
+            finding = finding.label(place, "together with this");
+        }
+        findings.push(finding);
+    }
+}
