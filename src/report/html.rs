@@ -24,7 +24,7 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
          <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>llmlint report</h1>"
     )?;
     for line in pretty::footer(report) {
-        writeln!(out, "<p class=\"dim\">{}</p>", markup(&line))?;
+        writeln!(out, "<p class=\"dim\">{}</p>", code(&line))?;
     }
     table(report, options, out)?;
     if report.files.iter().any(|file| !file.findings.is_empty()) {
@@ -95,7 +95,7 @@ fn row(index: usize, file: &FileReport, options: &Options<'_>, out: &mut dyn Wri
     write!(
         out,
         "<tr><td class=\"path\">{link}</td><td data-name=\"framework\">{}</td><td data-name=\"model\">{}</td>\
-         <td data-name=\"method\">{}</td><td data-name=\"GPUs\">{}</td>",
+         <td data-name=\"method\">{}</td><td class=\"short\" data-name=\"GPUs\">{}</td>",
         file.framework.unwrap_or_default(),
         text(run.map(words::short_model).unwrap_or_default()),
         text(run.map(words::method).unwrap_or_default()),
@@ -143,7 +143,7 @@ fn row(index: usize, file: &FileReport, options: &Options<'_>, out: &mut dyn Wri
     };
     write!(
         out,
-        "</td><td data-name=\"verdict\" data-key=\"{rank}\"><span class=\"{}\">{}</span></td>",
+        "</td><td class=\"short\" data-name=\"verdict\" data-key=\"{rank}\"><span class=\"{}\">{}</span></td>",
         file.verdict.as_str(),
         words::verdict(file)
     )?;
@@ -154,8 +154,24 @@ fn row(index: usize, file: &FileReport, options: &Options<'_>, out: &mut dyn Wri
     writeln!(out, "</tr>")
 }
 
+/// Sanitised text with what stands in backticks as code. An odd backtick is one.
+fn code(text: &str) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    if parts.len() % 2 == 0 {
+        return markup(text);
+    }
+    parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| {
+            let part = markup(part);
+            if index % 2 == 1 { format!("<code>{part}</code>") } else { part }
+        })
+        .collect()
+}
+
 fn article(file: &FileReport, finding: &Finding, out: &mut dyn Write) -> io::Result<()> {
-    let text = |text: &str| markup(&words::clip(&sanitize::text(text), words::MESSAGE));
+    let text = |text: &str| code(&words::clip(&sanitize::text(text), words::MESSAGE));
     let severity = finding.severity.as_str();
     writeln!(
         out,
@@ -164,6 +180,9 @@ fn article(file: &FileReport, finding: &Finding, out: &mut dyn Write) -> io::Res
         text(&finding.message)
     )?;
     for block in window::blocks(file, finding, WIDTH) {
+        if block.name != sanitize::path(&file.path) {
+            writeln!(out, "<p class=\"dim path\">{}</p>", markup(&block.name))?;
+        }
         write!(out, "<pre>")?;
         let last = block.first_line + block.text.lines().count();
         let gutter = last.to_string().len();
@@ -183,9 +202,6 @@ fn article(file: &FileReport, finding: &Finding, out: &mut dyn Write) -> io::Res
             }
         }
         writeln!(out, "</pre>")?;
-        if block.name != sanitize::path(&file.path) {
-            writeln!(out, "<p class=\"dim path\">in {}</p>", markup(&block.name))?;
-        }
     }
     let fixes: Vec<String> = finding
         .fixes
