@@ -411,3 +411,16 @@ fn vision_language_configs_as_the_hub_has_them_are_read() {
     });
     assert_eq!(inventory(&config(&sparse)).total(), 4_300_079_472);
 }
+
+#[test]
+fn what_a_low_bit_load_quantises_is_the_linear_layers_but_the_head() {
+    let rows: BTreeMap<String, Config> = own_table().into_iter().map(|(m, c, _)| (m, c)).collect();
+    let quantised = |model: &str| inventory(&rows[model]).quantizable();
+    assert_eq!(quantised("llama-2-7b"), 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008));
+    // `Conv1D` too.
+    assert_eq!(quantised("gpt2"), 12 * 12 * 768 * 768);
+    // Routed experts are no linear layers.
+    assert_eq!(quantised("mixtral-8x7b"), 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024));
+    // `wo` stays in fp32: six attentions of four projections, and `wi`, an encoder and decoder layer.
+    assert_eq!(quantised("t5-small"), 6 * (12 * 512 * 512 + 2 * 512 * 2048));
+}

@@ -70,7 +70,7 @@ pub enum LinearKind {
     Conv1d,
 }
 
-/// A linear layer that PEFT can adapt and bitsandbytes can quantise (`Linear` only).
+/// A linear layer: PEFT can adapt it, and bitsandbytes can quantise most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Linear {
     /// Input features.
@@ -383,8 +383,22 @@ impl Inventory {
             .filter_map(|t| t.linear.map(|linear| (t, linear)))
     }
 
-    /// Parameters of the linear layers inside the layers: what a 4-bit or 8-bit load quantises.
+    /// True when bitsandbytes replaces the module of this weight on loading: a `Conv1D`, or an
+    /// `nn.Linear` and no subclass of it, that is not the head nor (T5's `wo`) kept in fp32.
+    pub fn is_quantizable(&self, tensor: &Tensor) -> bool {
+        let subclass = match self.family {
+            Family::Phimoe | Family::Llama4 => tensor.role == Role::Router,
+            Family::T5 => tensor.module_name() == "wo",
+            _ => false,
+        };
+        // The output projection of `nn.MultiheadAttention` (SigLIP's pooling head).
+        let pooling =
+            tensor.place == Place::Vision && tensor.name.ends_with("head.attention.out_proj.weight");
+        tensor.linear.is_some() && tensor.role != Role::Head && !subclass && !pooling
+    }
+
+    /// Parameters that a 4-bit or 8-bit load quantises: see [`Inventory::is_quantizable`].
     pub fn quantizable(&self) -> u64 {
-        self.linears().filter(|(_, l)| l.kind == LinearKind::Linear).map(|(t, _)| t.parameters()).sum()
+        self.sum(|t| self.is_quantizable(t))
     }
 }
