@@ -108,6 +108,9 @@ class Package:
             for keyword in node.keywords:
                 if keyword.arg == "default":
                     return self.default(keyword.value)
+            if node.args:
+                return self.default(node.args[0])
+            for keyword in node.keywords:
                 if keyword.arg == "default_factory":
                     text = ast.unparse(keyword.value)
                     if text in ("list", "dict"):
@@ -294,7 +297,13 @@ def build(target, wheels, out):
         "type": "object",
     }
     schema.update(target.get("extra", {}))
-    schema["properties"] = {key: tidy(properties[key]) for key in sorted(properties)}
+    section = {key: tidy(properties[key]) for key in sorted(properties)}
+    if "nest" in target:
+        # The dataclass is one section of the file; what stands around it is in `around`.
+        around = json.loads(json.dumps(target["around"]))
+        around[target["nest"]] = {"type": "object", "additionalProperties": False, "properties": section}
+        section = around
+    schema["properties"] = section
     return schema
 
 
