@@ -46,6 +46,7 @@ const LEVELS: &[(&str, &str, f64)] = &[
     ("open-instruct", "open-instruct", 0.995),
     ("accelerate", "accelerate", 0.995),
     ("hf-fsdp-json", "hf-fsdp-json", 0.995),
+    ("autotrain", "autotrain", 0.995),
 ];
 
 struct Row {

@@ -32,6 +32,7 @@ fn own_name(manifest: &str) -> Option<&'static str> {
         "open-instruct" => "open-instruct",
         "accelerate" => "accelerate",
         "hf-fsdp-json" => "hf-fsdp-json",
+        "autotrain" => "autotrain",
         _ => return None,
     })
 }

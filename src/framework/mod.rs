@@ -2,6 +2,7 @@
 //! [`TrainingRun`]. One file a framework; [`ALL`] is the registry, in order of recognition.
 
 pub mod accelerate;
+pub mod autotrain;
 pub mod axolotl;
 pub mod baseline;
 pub mod deepspeed;
@@ -179,6 +180,7 @@ pub const ALL: &[&dyn Framework] = &[
     &deepspeed::Deepspeed,
     &fsdp::FsdpOptionsFile,
     &llama_factory::LlamaFactoryV1,
+    &autotrain::Autotrain,
     &axolotl::Axolotl,
     &llama_factory::LlamaFactory,
     &open_instruct::OpenInstruct,
