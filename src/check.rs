@@ -276,7 +276,7 @@ pub fn check_bytes(
 
     let mut model = None;
     if let (Some(framework), Some(root), Kind::Run, true) =
-        (framework, root, kind, framework.is_some_and(|f| f.supported()))
+        (framework, root, kind, framework.is_some_and(|f| f.supported()) && !document.is_broken())
     {
         let repository = repository_of(directory, &context.working_directory);
         let mut cx = Lowering::new(root, &source, &context.working_directory, &repository);

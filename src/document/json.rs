@@ -10,6 +10,11 @@ pub fn parse(text: &str) -> Document {
     let mut document = yaml::build(&without_comments(text), Syntax::Json);
     // JSON files hold one value: what YAML would read on after it is an error here.
     document.problems.retain(|p| p.kind != ProblemKind::MultipleDocuments);
+    if strict.is_ok() && document.problems.iter().any(|p| p.kind == ProblemKind::Syntax) {
+        // Characters that JSON allows raw and YAML does not (tokenizer vocabularies hold them).
+        // No config does, so there is nothing to read and nothing wrong.
+        return Document::empty(Syntax::Json);
+    }
     if let Err(error) = strict {
         let lenient = !document.is_broken() && plausible(&document);
         let offset = offset_of(text, error.line(), error.column());

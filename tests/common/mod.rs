@@ -1,5 +1,5 @@
 //! What end-to-end tests share: the binary in a clean environment, and where the shared data is.
-#![allow(dead_code, reason = "each test target uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test target uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
