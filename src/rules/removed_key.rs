@@ -10,7 +10,8 @@ use crate::source::Location;
 declare_rule! {
     /// ## What it does
     ///
-    /// Finds keys that the framework had once and has no longer.
+    /// Finds keys that the framework had once and has no longer. More than three of them are one
+    /// finding: the file belongs to an older release.
     ///
     /// ## Why
     ///
@@ -46,6 +47,7 @@ impl RemovedKey {
         } else {
             Severity::Warning
         };
+        let mut found = Vec::new();
         for mistake in file.mistakes {
             let MistakeKind::Removed { since, instead, rename } = &mistake.kind else { continue };
             let name = framework.name();
@@ -67,7 +69,47 @@ impl RemovedKey {
                     framework.release()
                 ));
             }
-            findings.push(super::offer_rename(file, mistake, finding, instead.as_deref(), *rename));
+            found.push(super::offer_rename(file, mistake, finding, instead.as_deref(), *rename));
+        }
+        if found.len() > A_FEW && !declared {
+            findings.extend(one(found, framework.name(), oldest(file)));
+        } else {
+            findings.append(&mut found);
         }
     }
+}
+
+/// More removed keys than this are one matter: the file is an older release's.
+const A_FEW: usize = 3;
+
+/// The earliest release that had dropped one of the file's keys: the file is from before it.
+fn oldest<'a>(file: &Checked<'a>) -> Option<&'a str> {
+    let parts =
+        |release: &str| release.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<u32>>>();
+    file.mistakes
+        .iter()
+        .filter_map(|mistake| match &mistake.kind {
+            MistakeKind::Removed { since, .. } => Some(since.as_str()).filter(|since| *since != "0"),
+            _ => None,
+        })
+        .filter(|since| parts(since).is_some())
+        .min_by_key(|since| parts(since))
+}
+
+/// All of them in one finding, at the first, with every rename on offer.
+fn one(found: Vec<Finding>, name: &str, before: Option<&str>) -> Option<Finding> {
+    let count = found.len();
+    let mut rest = found.into_iter();
+    let mut first = rest.next()?;
+    let age =
+        before.map_or_else(|| "an older release".to_owned(), |since| format!("a release before {since}"));
+    first.message = format!("{count} keys are those of {age}; {name} no longer has them");
+    let mut others = Vec::new();
+    for finding in rest {
+        let key = finding.message.split('`').nth(1).unwrap_or_default().to_owned();
+        others.push(key);
+        first.fixes.extend(finding.fixes);
+    }
+    first.help.push(format!("the others: {}", others.join(", ")));
+    Some(first)
 }
