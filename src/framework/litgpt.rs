@@ -132,7 +132,7 @@ fn model(cx: &mut Lowering<'_>, command: Command) -> Option<Setting<ModelRef>> {
             tail.next().filter(|part| !part.is_empty() && *part != "checkpoints" && *part != ".");
         let id = match organisation {
             Some(organisation) => format!("{organisation}/{name}"),
-            None => format!("litgpt:{name}"),
+            None => hub_name(name),
         };
         if tied {
             return Some(ModelRef::Id(id));
@@ -151,6 +151,36 @@ fn model(cx: &mut Lowering<'_>, command: Command) -> Option<Setting<ModelRef>> {
         cx.missing("model", "set `checkpoint_dir`, `model_name` or `model_config`", None);
     }
     found
+}
+
+/// A name of `litgpt.config` with the organisation that its `hf_config` has there.
+fn hub_name(name: &str) -> String {
+    const OWNERS: [(&str, &str); 17] = [
+        ("pythia", "EleutherAI"),
+        ("Llama-", "meta-llama"),
+        ("Meta-Llama", "meta-llama"),
+        ("CodeLlama", "codellama"),
+        ("Mistral", "mistralai"),
+        ("Mixtral", "mistralai"),
+        ("gemma", "google"),
+        ("Gemma", "google"),
+        ("phi", "microsoft"),
+        ("Phi", "microsoft"),
+        ("Qwen", "Qwen"),
+        ("QwQ", "Qwen"),
+        ("falcon", "tiiuae"),
+        ("stablelm", "stabilityai"),
+        ("open_llama", "openlm-research"),
+        ("OLMo", "allenai"),
+        ("SmolLM", "HuggingFaceTB"),
+    ];
+    if name == "tiny-llama-1.1b" {
+        return "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T".into();
+    }
+    match OWNERS.iter().find(|(start, _)| name.starts_with(start)) {
+        Some((_, owner)) => format!("{owner}/{name}"),
+        None => format!("litgpt:{name}"),
+    }
 }
 
 /// `litgpt.Config`'s fields in Hugging Face's names, for the two families it is used with.

@@ -121,9 +121,21 @@ fn model(cx: &Lowering<'_>, by: &str) -> Setting<ModelRef> {
     }
     let name = cx.written("model.name", text).map_or("llama3", |s| s.value);
     match (cx.written("model.flavor", text), cx.written("model.config", text)) {
-        (Some(flavor), _) => flavor.map(|flavor| ModelRef::Id(format!("torchtitan:{name}:{flavor}"))),
+        (Some(flavor), _) => flavor.map(|flavor| ModelRef::Id(catalogue_name(name, flavor))),
         (None, Some(config)) => config.map(|path| ModelRef::Path(path.to_owned())),
         (None, None) => Setting::default_of(ModelRef::Id(format!("torchtitan:{name}:debugmodel")), by),
+    }
+}
+
+/// A row of the model's size table. Llama 2 was dropped after 2024, with the sizes of Meta's; an
+/// experiment of 0.1.0 has the Hugging Face id for a flavor.
+fn catalogue_name(name: &str, flavor: &str) -> String {
+    match (name, flavor) {
+        ("llama2", "7B") => "meta-llama/Llama-2-7b-hf".into(),
+        ("llama2", "13B") => "meta-llama/Llama-2-13b-hf".into(),
+        ("llama2", "70B") => "meta-llama/Llama-2-70b-hf".into(),
+        _ if flavor.contains('/') => flavor.to_owned(),
+        _ => format!("torchtitan:{name}:{flavor}"),
     }
 }
 
