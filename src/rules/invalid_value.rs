@@ -49,7 +49,7 @@ impl InvalidValue {
                             super::as_written(file, span, near),
                         );
                     }
-                    let quoted: Vec<String> = options.iter().take(LISTED).map(|o| format!("`{o}`")).collect();
+                    let quoted: Vec<String> = options.iter().take(LISTED).map(quoted).collect();
                     let words: Vec<&str> = quoted.iter().map(String::as_str).collect();
                     let more = options.len().saturating_sub(LISTED);
                     let list = if more > 0 {
@@ -66,4 +66,9 @@ impl InvalidValue {
             findings.push(finding);
         }
     }
+}
+
+/// Values in backquotes; the names of types (`true or false`, `an integer`) as words.
+fn quoted(option: &String) -> String {
+    if option.contains(' ') { option.clone() } else { format!("`{option}`") }
 }

@@ -1,6 +1,6 @@
 //! Keys that nobody reads in this combination.
 
-use super::{Checked, refused_combination};
+use super::{Checked, axolotl_refuses};
 use crate::declare_rule;
 use crate::finding::{Finding, Severity};
 use crate::framework::refusal::RefusalKind;
@@ -29,6 +29,6 @@ declare_rule! {
 
 impl KeyWithoutEffect {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
-        refused_combination::report(file, RefusalKind::NoEffect, Self::NAME, Severity::Warning, findings);
+        axolotl_refuses::report(file, RefusalKind::NoEffect, Self::NAME, Severity::Warning, findings);
     }
 }

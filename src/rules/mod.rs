@@ -1,6 +1,7 @@
 //! The rules: one file each, and this list. A rule reads any stage and writes findings; levels,
 //! suppressions, baselines and the exit code come after it, in one place.
 
+pub mod axolotl_refuses;
 pub mod best_model_without_evaluation;
 pub mod conflicting_keys;
 pub mod deepspeed_conflicts_with_trainer;
@@ -26,7 +27,6 @@ pub mod llm_foundry_refuses;
 pub mod missing_companion;
 pub mod missing_key;
 pub mod multiple_documents;
-pub mod mutually_exclusive_keys;
 pub mod not_utf8;
 mod numeric;
 pub mod offload_needs_zero_stage;
@@ -34,7 +34,6 @@ pub mod over_budget;
 pub mod reference_not_found;
 pub mod reference_outside_repository;
 mod refusals;
-pub mod refused_combination;
 pub mod removed_key;
 pub mod sequence_not_divisible_by_context_parallel;
 pub mod stage3_keys_without_stage3;
@@ -161,6 +160,7 @@ macro_rules! declare_rule {
 
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[
+    &axolotl_refuses::AxolotlRefuses,
     &best_model_without_evaluation::BestModelWithoutEvaluation,
     &conflicting_keys::ConflictingKeys,
     &deepspeed_conflicts_with_trainer::DeepspeedConflictsWithTrainer,
@@ -185,13 +185,11 @@ pub const ALL: &[&dyn Rule] = &[
     &missing_companion::MissingCompanion,
     &missing_key::MissingKey,
     &multiple_documents::MultipleDocuments,
-    &mutually_exclusive_keys::MutuallyExclusiveKeys,
     &not_utf8::NotUtf8,
     &offload_needs_zero_stage::OffloadNeedsZeroStage,
     &over_budget::OverBudget,
     &reference_not_found::ReferenceNotFound,
     &reference_outside_repository::ReferenceOutsideRepository,
-    &refused_combination::RefusedCombination,
     &removed_key::RemovedKey,
     &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
     &stage3_keys_without_stage3::Stage3KeysWithoutStage3,

@@ -65,6 +65,12 @@ impl UnknownKey {
                         _ => format!("{name} ignores it without a word"),
                     });
                     match (near.as_slice(), elsewhere, moved) {
+                        // Another framework's very name says more than one that looks alike.
+                        (_, Some((whose, Some(own))), _) => {
+                            finding = finding.help(format!(
+                                "`{key}` is the name that {whose} uses; {name} calls it `{own}`"
+                            ));
+                        }
                         ([first, rest @ ..], ..) => {
                             let mut help = format!("did you mean `{first}`");
                             for other in rest {
@@ -79,11 +85,6 @@ impl UnknownKey {
                                     super::as_written(file, mistake.key_span, first),
                                 );
                             }
-                        }
-                        (_, Some((whose, Some(own))), _) => {
-                            finding = finding.help(format!(
-                                "`{key}` is the name that {whose} uses; {name} calls it `{own}`"
-                            ));
                         }
                         (_, _, Some(path)) => {
                             finding = finding.help(format!("{name} reads it as `{path}`"));

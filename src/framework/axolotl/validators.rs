@@ -163,7 +163,7 @@ fn data_and_steps(checks: &mut Checks<'_>) {
             && kind.as_str().is_some_and(|name| name.starts_with("sharegpt"))
         {
             checks.refuse_since(
-                "0.6",
+                "0.5",
                 kind,
                 "Axolotl no longer reads `type: sharegpt`",
                 "use `type: chat_template` with `field_messages: conversations`",
@@ -171,7 +171,7 @@ fn data_and_steps(checks: &mut Checks<'_>) {
         }
     }
     if let Some(format) = checks.get("save_safetensors").filter(|v| v.to_bool() == Some(false)) {
-        checks.refuse_since("0.16", format, "weights are always saved as safetensors", "delete the key");
+        checks.refuse_since("0.14", format, "weights are always saved as safetensors", "delete the key");
     }
 }
 

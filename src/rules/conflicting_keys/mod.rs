@@ -4,10 +4,11 @@ mod accelerate;
 mod hugging_face;
 mod llama_factory;
 
-use super::Checked;
+use super::{Checked, axolotl_refuses};
 use crate::declare_rule;
 use crate::document::Value;
 use crate::finding::{Finding, Severity};
+use crate::framework::refusal::RefusalKind;
 use crate::framework::schema::is_placeholder;
 use crate::run::DataParallel;
 use crate::source::Location;
@@ -94,7 +95,12 @@ impl ConflictingKeys {
             "llama-factory" => &[llama_factory::CONFLICTS, hugging_face::CONFLICTS],
             "trl" => &[hugging_face::CONFLICTS, hugging_face::TRL],
             "accelerate" => &[accelerate::CONFLICTS],
-            _ => return,
+            // Frameworks that say it themselves.
+            _ => {
+                let kind = RefusalKind::Exclusive;
+                axolotl_refuses::report(file, kind, Self::NAME, Severity::Error, findings);
+                return;
+            }
         };
         for conflict in tables.iter().copied().flatten() {
             let Some(first) = holds(conflict.first, root, file) else { continue };

@@ -1,4 +1,4 @@
-//! Combinations of keys that the framework refuses.
+//! Combinations of keys that Axolotl refuses.
 
 use super::Checked;
 use crate::declare_rule;
@@ -9,26 +9,29 @@ use crate::framework::schema::at_least;
 declare_rule! {
     /// ## What it does
     ///
-    /// Carries out the checks that the framework makes across keys before it starts.
+    /// Carries out Axolotl's checks across keys: quantised weights without an adapter, QLoRA
+    /// without `load_in_4bit`, 8-bit optimizers under FSDP or tensor parallelism, packing with
+    /// preference training, evaluation without data, streaming without `max_steps`, offloading
+    /// without checkpointing, Muon under DeepSpeed, dataset types that are gone.
     ///
     /// ## Why
     ///
-    /// The framework stops at start: after the GPUs were rented and the image was pulled.
+    /// Axolotl stops at start: after the GPUs were rented and the image was pulled.
     ///
     /// ## Example
     ///
     /// ```yaml
     /// optimizer: adamw_8bit
-    /// fsdp_version: 2         # axolotl: FSDP2 does not work with bitsandbytes' 8-bit AdamW
+    /// fsdp_version: 2         # FSDP2 does not work with bitsandbytes' 8-bit AdamW
     /// ```
     ///
     /// ## The fix
     ///
     /// Make the change that the message names.
-    RefusedCombination, "refused-combination", Error, "a combination that the framework refuses"
+    AxolotlRefuses, "axolotl-refuses", Error, "Axolotl stops on these settings"
 }
 
-impl RefusedCombination {
+impl AxolotlRefuses {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         report(file, RefusalKind::Refused, Self::NAME, Severity::Error, findings);
     }
