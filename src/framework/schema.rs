@@ -390,7 +390,12 @@ impl<'a> Reader<'a> {
             if value.is_null() && self.framework.unknown_keys() == UnknownKeys::Dropped {
                 continue;
             }
-            let near = super::names::near(key, known.iter().filter(|(_, s)| suggestible(s)).map(|(n, _)| *n));
+            let mut near =
+                super::names::near(key, known.iter().filter(|(_, s)| suggestible(s)).map(|(n, _)| *n));
+            if near.is_empty() {
+                // A slip in a key that has gone since is still a slip.
+                near = super::names::near(key, known.iter().map(|(name, _)| *name));
+            }
             let elsewhere = super::names::elsewhere(self.framework.name(), key);
             let moved = near.is_empty().then(|| section_with(self.schema, key)).flatten();
             let pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));

@@ -4,6 +4,7 @@ use super::{Checked, drivers};
 use crate::check::Verdict;
 use crate::declare_rule;
 use crate::finding::{Finding, Severity};
+use crate::run::Origin;
 use crate::source::Location;
 
 declare_rule! {
@@ -54,7 +55,17 @@ impl OverBudget {
             drivers::room(budget),
             estimate.device - budget.memory,
         );
-        let finding = Finding::new(Self::NAME, Severity::Error, Location::default(), message);
+        // Where the launch command decides how states are sharded and no file names it, the
+        // estimate is for plain replicas, and sharding may well make the run fit.
+        let assumed = match &run.parallelism.data_parallel.origin {
+            Origin::Assumed(reason) => Some(reason),
+            _ => None,
+        };
+        let severity = if assumed.is_some() { Severity::Warning } else { Severity::Error };
+        let mut finding = Finding::new(Self::NAME, severity, Location::default(), message);
+        if let Some(reason) = assumed {
+            finding = finding.note(format!("How states are sharded is assumed: {reason}."));
+        }
         let finding = drivers::point(finding, estimate, run);
         let finding = drivers::notes(finding, estimate, run);
         findings.push(drivers::suggest(finding, file, run, budget));

@@ -42,10 +42,11 @@ impl RemovedKey {
         // Old files of an old release are common; only a refusal is certain to hurt, and only
         // when the release is known.
         let declared = file.settings.frameworks.contains_key(framework.name());
-        let severity = if declared && framework.unknown_keys() == UnknownKeys::Refused {
-            Severity::Error
-        } else {
-            Severity::Warning
+        let severity = match framework.unknown_keys() {
+            UnknownKeys::Refused if declared => Severity::Error,
+            // Files of scripts over a library are written for the release their project pins.
+            UnknownKeys::Lookalikes if !declared => Severity::Note,
+            _ => Severity::Warning,
         };
         let mut found = Vec::new();
         for mistake in file.mistakes {
