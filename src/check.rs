@@ -170,13 +170,23 @@ pub fn check_files(files: &[Found], context: &Context) -> Result<Report, Vec<Unr
         return Err(unreadable);
     }
     report.files.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut left = FINDINGS_A_RUN;
-    for file in &mut report.files {
-        file.findings.truncate(left);
-        left -= file.findings.len();
-    }
+    keep_worst(&mut report.files, FINDINGS_A_RUN);
     report.elapsed = start.elapsed();
     Ok(report)
+}
+
+/// Keeps at most `most` findings: the worst, and of equal ones the first.
+fn keep_worst(files: &mut [FileReport], most: usize) {
+    let mut left = most;
+    for severity in [Severity::Error, Severity::Warning, Severity::Note] {
+        for file in files.iter_mut() {
+            file.findings.retain(|finding| {
+                let kept = finding.severity != severity || left > 0;
+                left -= usize::from(kept && finding.severity == severity);
+                kept
+            });
+        }
+    }
 }
 
 enum Outcome {

@@ -577,3 +577,17 @@ fn explain_shows_every_line_of_the_sum() {
         report::explain::write(&report, &options, true, &mut out).unwrap();
     }
 }
+
+#[test]
+fn the_same_note_on_many_files_is_said_once() {
+    let mut file = over_budget();
+    let note = file.findings[2].clone();
+    file.findings.extend(std::iter::repeat_n(note, 40));
+    let report = Report { files: vec![file], ..Report::default() };
+    let mut out = Vec::new();
+    report::write(Format::Pretty, &report, &Options::default(), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.matches("a note on a value").count(), 3);
+    assert!(text.contains("note[tight-fit]: 38 more like these; `--format concise` lists them"), "{text}");
+    assert!(text.contains("error[over-budget]"));
+}

@@ -1,5 +1,6 @@
 //! For people at a terminal.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use miette::{GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
@@ -15,9 +16,16 @@ use crate::units::Bytes;
 
 pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write) -> io::Result<()> {
     let paint = Paint { color: options.color };
+    let mut notes = Notes::of(report);
     for (file, finding) in super::findings(report) {
-        write_finding(file, finding, options, paint, out)?;
-        writeln!(out)?;
+        if notes.shows(finding) {
+            write_finding(file, finding, options, paint, out)?;
+            writeln!(out)?;
+        }
+    }
+    for (rule, left) in notes.left_out() {
+        let tag = paint.severity(Severity::Note, format!("note[{rule}]"));
+        writeln!(out, "{tag}: {left} more like these; `--format concise` lists them\n")?;
     }
     if options.quiet {
         return Ok(());
@@ -37,6 +45,44 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
     Ok(())
 }
 
+/// Notes of one rule that are shown in full when there are many.
+const NOTES_SHOWN: usize = 3;
+/// Up to here all of them are.
+const NOTES_FEW: usize = 10;
+
+/// The same note on hundreds of files would bury the errors between them.
+struct Notes {
+    /// Per rule: how many there are, and how many were seen.
+    rules: BTreeMap<&'static str, (usize, usize)>,
+}
+
+impl Notes {
+    fn of(report: &Report) -> Notes {
+        let mut rules = BTreeMap::new();
+        for (_, finding) in super::findings(report).filter(|(_, f)| f.severity == Severity::Note) {
+            rules.entry(finding.rule).or_insert((0, 0)).0 += 1;
+        }
+        Notes { rules }
+    }
+
+    fn shows(&mut self, finding: &Finding) -> bool {
+        match self.rules.get_mut(finding.rule).filter(|_| finding.severity == Severity::Note) {
+            Some((all, seen)) => {
+                *seen += 1;
+                *all <= NOTES_FEW || *seen <= NOTES_SHOWN
+            }
+            None => true,
+        }
+    }
+
+    fn left_out(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.rules
+            .iter()
+            .filter(|(_, (all, _))| *all > NOTES_FEW)
+            .map(|(rule, (all, _))| (*rule, all - NOTES_SHOWN))
+    }
+}
+
 fn write_finding(
     file: &FileReport,
     finding: &Finding,
@@ -50,7 +96,7 @@ fn write_finding(
         Severity::Warning => miette::Severity::Warning,
         Severity::Note => miette::Severity::Advice,
     };
-    let blocks = window::blocks(file, finding, options.width);
+    let blocks = window::blocks(file, finding, options.width, options.ascii);
     if blocks.is_empty() {
         let place = place(file, finding.primary.location);
         writeln!(out, "  --> {}", sanitize::path(place.path))?;
@@ -161,8 +207,7 @@ fn write_fix(
 /// Each line of the checked file that edits touch, before and after. Several edits of one line
 /// are applied together; edits over several lines show their first line.
 fn changed_lines(file: &FileReport, fix: &Fix) -> Vec<(String, String)> {
-    let mut lines: std::collections::BTreeMap<(SourceId, usize), Vec<&crate::finding::Edit>> =
-        std::collections::BTreeMap::new();
+    let mut lines: BTreeMap<(SourceId, usize), Vec<&crate::finding::Edit>> = BTreeMap::new();
     for edit in &fix.edits {
         if let Some(source) = super::source(file, edit.location) {
             lines
@@ -223,7 +268,7 @@ fn table(report: &Report, options: &Options<'_>, paint: Paint) -> Vec<String> {
         let widest = column_widths(rows).first().copied().unwrap_or(0);
         let room = widest.saturating_sub(over).max(least);
         for path in rows.iter_mut().filter_map(|row| row.first_mut()) {
-            *path = shorten(path, room);
+            *path = shorten(path, room, options.ascii);
         }
     };
     shorten_paths(&mut rows, 36);
@@ -303,7 +348,7 @@ fn total_width(rows: &[Vec<String>]) -> usize {
 }
 
 /// Keeps both ends of a path.
-fn shorten(path: &str, room: usize) -> String {
+fn shorten(path: &str, room: usize, ascii: bool) -> String {
     let length = path.chars().count();
     if length <= room {
         return path.to_owned();
@@ -312,7 +357,7 @@ fn shorten(path: &str, room: usize) -> String {
     let tail = room - head - 1;
     let start: String = path.chars().take(head).collect();
     let end: String = path.chars().skip(length - tail).collect();
-    format!("{start}…{end}")
+    format!("{start}{}{end}", if ascii { '~' } else { '…' })
 }
 
 /// What was looked at and what came out, in one or two lines.

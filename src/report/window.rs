@@ -53,7 +53,10 @@ struct Mark<'a> {
 }
 
 /// The blocks of a finding, the checked file first.
-pub(super) fn blocks(file: &FileReport, finding: &Finding, width: usize) -> Vec<Block> {
+///
+/// `ascii`: what is cut off is shown with a tilde.
+pub(super) fn blocks(file: &FileReport, finding: &Finding, width: usize, ascii: bool) -> Vec<Block> {
+    let cut = if ascii { '~' } else { '…' };
     let mut marks: BTreeMap<(SourceId, usize), Vec<Mark<'_>>> = BTreeMap::new();
     let labels = std::iter::once((&finding.primary, true)).chain(finding.labels.iter().map(|l| (l, false)));
     for (label, primary) in labels {
@@ -89,7 +92,15 @@ pub(super) fn blocks(file: &FileReport, finding: &Finding, width: usize) -> Vec<
         .into_iter()
         .filter_map(|(id, first, last)| {
             let source = file.sources.get(usize::from(id.0))?;
-            Some(block(source, id, first, last.min(source.line_count().saturating_sub(1)), &marks, width))
+            Some(block(
+                source,
+                id,
+                first,
+                last.min(source.line_count().saturating_sub(1)),
+                &marks,
+                width,
+                cut,
+            ))
         })
         .collect()
 }
@@ -101,6 +112,7 @@ fn block(
     last: usize,
     marks: &BTreeMap<(SourceId, usize), Vec<Mark<'_>>>,
     width: usize,
+    cut: char,
 ) -> Block {
     let gutter = (last + 1).to_string().len() + 4;
     let room = width.saturating_sub(gutter).clamp(40, 400);
@@ -114,7 +126,7 @@ fn block(
         let span = source.line_span(line);
         let text = source.slice(span);
         let here = marks.get(&(id, line)).map_or(&[][..], Vec::as_slice);
-        let window = Clip::of(text, here.iter().map(|m| m.start).min(), room);
+        let window = Clip::of(text, here.iter().map(|m| m.start).min(), room, cut);
         let base = block.text.len();
         let shown = window.render(text);
         for mark in here {
@@ -141,22 +153,22 @@ struct Clip {
     from: usize,
     to: usize,
     cut_after: bool,
+    /// What stands for the part that is not shown.
+    cut: char,
 }
-
-const ELLIPSIS: char = '…';
 
 impl Clip {
     /// At most `room` characters, so that the first label is among them.
-    fn of(text: &str, first_label: Option<usize>, room: usize) -> Clip {
+    fn of(text: &str, first_label: Option<usize>, room: usize, cut: char) -> Clip {
         let length = text.chars().take(room + 1).count();
         if length <= room {
-            return Clip { from: 0, to: length, cut_after: false };
+            return Clip { from: 0, to: length, cut_after: false, cut };
         }
         let label = first_label.map_or(0, |at| text.get(..at).unwrap_or("").chars().count());
         let lead = room / 3;
         let from = if label + lead < room { 0 } else { label - lead };
         let to = from + room - 2;
-        Clip { from, to, cut_after: text.chars().nth(to).is_some() }
+        Clip { from, to, cut_after: text.chars().nth(to).is_some(), cut }
     }
 
     fn render(&self, text: &str) -> String {
@@ -169,11 +181,11 @@ impl Clip {
             .collect();
         let mut shown = String::new();
         if self.from > 0 {
-            shown.push(ELLIPSIS);
+            shown.push(self.cut);
         }
         shown.push_str(&sanitize::text(&part));
         if self.cut_after {
-            shown.push(ELLIPSIS);
+            shown.push(self.cut);
         }
         shown
     }
