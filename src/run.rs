@@ -500,7 +500,7 @@ impl ZeroBuffers {
         for buffer in self.from_hidden.drain(..) {
             match buffer {
                 HiddenBuffer::Reduce => self.reduce_bucket.value = square,
-                HiddenBuffer::Prefetch => self.prefetch_bucket.value = square / 10 * 9,
+                HiddenBuffer::Prefetch => self.prefetch_bucket.value = square.saturating_mul(9) / 10,
                 HiddenBuffer::Persistence => self.persistence_threshold.value = hidden.saturating_mul(10),
             }
         }

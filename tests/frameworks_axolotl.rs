@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the tables are the point")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -68,4 +70,77 @@ fn findings_over_the_corpus() {
             list.iter().for_each(|line| println!("   {line}"));
         }
     }
+}
+
+/// Every fixture, lowered: each setting, its value and where it came from. `LLMLINT_UPDATE=1`
+/// writes what is kept; read it before keeping it.
+#[test]
+fn fixtures_are_lowered_as_kept() {
+    let root = common::root();
+    let folder = root.join("fixtures/axolotl");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("fixtures").flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "yaml"));
+    files.sort();
+    assert!(files.len() >= 10);
+    for path in files {
+        let relative = path.strip_prefix(root).expect("inside").to_string_lossy().replace('\\', "/");
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let report = check(&relative, &text, root).expect("recognised");
+        assert_eq!(report.framework, Some("axolotl"), "{relative}");
+        let run = report.run.as_ref().expect("lowered");
+        let mut kept = String::new();
+        for (name, value, origin) in run.settings() {
+            kept.push_str(&format!("{name} = {value} ({})\n", origin.describe()));
+        }
+        for unknown in &report.unknown {
+            kept.push_str(&format!("unknown {}: {}\n", unknown.what, unknown.why));
+        }
+        for finding in &report.findings {
+            kept.push_str(&format!("{} {}\n", finding.rule, finding.message));
+        }
+        common::assert_kept(&path.with_extension("lowered"), &kept);
+    }
+}
+
+fn lowered(text: &str, version: Option<&str>) -> llmlint::run::TrainingRun {
+    let base = "base_model: Qwen/Qwen3-8B\ndatasets: []\nmicro_batch_size: 1\nlearning_rate: 1e-5\n";
+    let source = llmlint::source::Source::new("a.yaml", format!("{base}{text}"));
+    let document = llmlint::document::Document::parse(&source, Syntax::Yaml);
+    let (framework, _) = llmlint::framework::recognise(&document).expect("recognised");
+    let root = document.root(framework.dialect(Syntax::Yaml)).expect("a tree");
+    let here = common::root();
+    let mut cx = llmlint::framework::Lowering::new(root, &source, here, here);
+    cx.declared_version = version.map(str::to_owned);
+    framework.lower(&mut cx).expect("lowered")
+}
+
+#[test]
+fn fsdps_version_follows_the_release_and_decides_what_weights_are_kept_in() {
+    use llmlint::run::Dtype;
+    let text = "fsdp_config:\n  offload_params: false\n  auto_wrap_policy: TRANSFORMER_BASED_WRAP\n";
+    let version = |run: &llmlint::run::TrainingRun| {
+        run.parallelism.fsdp.as_ref().map(|fsdp| (fsdp.version.value, run.weights.value))
+    };
+    assert_eq!(version(&lowered(text, None)), Some((2, Dtype::Bf16)));
+    assert_eq!(version(&lowered(text, Some("0.18"))), Some((1, Dtype::Fp32)));
+}
+
+#[test]
+fn auto_buffers_follow_the_models_width() {
+    let mut run = lowered("deepspeed: fixtures/deepspeed/zero3_offload.json\n", None);
+    let zero = run.parallelism.zero.as_mut().expect("DeepSpeed");
+    zero.settle(4096);
+    assert_eq!(zero.reduce_bucket.value, 4096 * 4096);
+    assert_eq!(zero.prefetch_bucket.value, 15_099_494);
+    assert_eq!(zero.persistence_threshold.value, 40_960);
+}
+
+#[test]
+fn activation_offloading_replaces_recomputing_only_beside_adapters() {
+    use llmlint::run::Checkpointing;
+    let text = "gradient_checkpointing: true\nactivation_offloading: true\n";
+    assert_eq!(lowered(text, None).activation_checkpointing.value, Checkpointing::Full);
+    let text = format!("{text}adapter: lora\nlora_r: 8\n");
+    assert_eq!(lowered(&text, None).activation_checkpointing.value, Checkpointing::None);
 }
