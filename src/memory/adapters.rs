@@ -214,6 +214,36 @@ impl Adapters {
     }
 }
 
+/// LitGPT adapts q, k and v as one layer.
+const MERGED: f64 = 3.0;
+
+impl Adapters {
+    /// What the adapters of one layer keep in LitGPT: the dropped input and its mask a linear layer,
+    /// q, k and v counted once; where not all three are adapted, the update before it is spread
+    /// over the merged output as well.
+    pub(crate) fn saved_by_litgpt(&self, symbols: &Symbols) -> Sum {
+        let each = if self.dropout { 3.0 } else { 2.0 };
+        let (mut inputs, mut spread, mut merged, mut ranks) = (0.0, 0.0, 0.0, 0.0);
+        for module in &self.modules {
+            let share = module.copies / self.layers;
+            ranks += share;
+            if module.reads == Input::Attention && module.output < 3.0 * module.input {
+                if merged == 0.0 {
+                    inputs += share * each * module.input;
+                }
+                merged += share;
+                spread += share * 2.0 * module.output;
+            } else {
+                inputs += share * each * module.input;
+            }
+        }
+        let update = if merged > 0.0 && merged < MERGED { spread } else { 0.0 };
+        let hidden = symbols.get(Symbol::Hidden).max(1.0);
+        Sum::term((inputs + update) / hidden, &[Symbol::Tokens, Symbol::Hidden])
+            .plus(&Sum::term(2.0 * ranks, &[Symbol::Tokens, Symbol::Rank]))
+    }
+}
+
 /// Modules that PEFT copies and trains in full.
 fn saved_modules(names: &[String], inventory: &Inventory) -> f64 {
     inventory

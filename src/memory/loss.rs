@@ -28,7 +28,7 @@ pub(crate) struct LossContext {
     pub(crate) keep_logits: bool,
     /// The loss is compiled.
     pub(crate) compiled: bool,
-    /// Chunks are upcast to fp32 before their cross entropy (LitGPT does not).
+    /// Chunks are upcast one by one (LitGPT's come in fp32 already).
     pub(crate) chunks_upcast: bool,
 }
 
@@ -120,15 +120,7 @@ fn no_upcast(cx: LossContext) -> LossMemory {
 fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
     let share = 1.0 / f64::from(chunks.max(1));
     if !cx.chunks_upcast {
-        // All chunks' logits are held by the caller; each keeps its log-softmax in the same dtype.
-        let w = cx.logit;
-        return LossMemory {
-            forward: Sum::term(2.0 * w, LOGITS),
-            saved: Sum::term(2.0 * w, LOGITS),
-            backward: Sum::term(2.0 * w * share, LOGITS),
-            head_backward: None,
-            source: "LitGPT: chunks of 16-bit logits, held until the step ends",
-        };
+        return litgpt(cx, share);
     }
     let cast = if cx.cast_head { Sum::term(2.0, HEAD_WEIGHT) } else { Sum::default() };
     LossMemory {
@@ -137,6 +129,20 @@ fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
         backward: Sum::term(8.0 * share, LOGITS),
         head_backward: None,
         source: "logits in chunks, upcast one by one; traced for 8 chunks",
+    }
+}
+
+/// Lightning Fabric hands 16-bit logits out in fp32, and the caller holds them until the step ends.
+/// Adapters: the head runs in chunks, each keeps its log-softmax. Full training: the shifted logits
+/// are copied for the chunks, and the chunks' gradients are put together in one tensor.
+fn litgpt(cx: LossContext, share: f64) -> LossMemory {
+    let (copied, gradients) = if cx.head_trained { (4.0, 4.0) } else { (0.0, 8.0 * share) };
+    LossMemory {
+        forward: Sum::term(8.0 + copied, LOGITS),
+        saved: Sum::term(8.0, LOGITS),
+        backward: Sum::term(gradients, LOGITS),
+        head_backward: None,
+        source: "LitGPT's chunked cross entropy on the fp32 logits that Fabric returns",
     }
 }
 

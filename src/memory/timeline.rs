@@ -21,7 +21,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::shape::Precision;
 use super::states::quantized_bytes;
-use crate::run::{Checkpointing, Dtype, Loss, OptimizerImplementation, Quantization, ReferenceModel};
+use crate::run::{Checkpointing, Dtype, Loss, ModelCode, OptimizerImplementation, Quantization, ReferenceModel};
 
 /// From the first forward to the optimizer's step.
 pub(crate) const STEP: &[Phase] = &[
@@ -138,6 +138,17 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
         ),
         &[("bytes", plan.weight), ("P_adapters", adapters.parameters())],
     );
+    if run.model_code.value == ModelCode::Litgpt && quantised.is_some() {
+        // Its optimizer is made before the exchange and never clears the new table's gradient.
+        lines.product(
+            always(
+                "embedding table kept beside bitsandbytes' StableEmbedding, and that one's gradient",
+                &[Driver::Quantization],
+                "LitGPT's finetune scripts exchange the embedding under a bitsandbytes precision",
+            ),
+            &[("2", 2.0), ("bytes", stored), ("V·d", inventory.embedding() as f64)],
+        );
+    }
     lines.product(
         always("modules trained in full", &[Driver::LoraTargets], "PEFT's copies of modules_to_save"),
         &[("bytes", plan.weight), ("P_modules", adapters.saved_modules)],
