@@ -144,12 +144,7 @@ fn compiled(activations: &mut Activations, shape: &Shape<'_>) {
 }
 
 /// LitGPT's own layers, where its code is traced.
-fn litgpt(
-    activations: &mut Activations,
-    shape: &Shape<'_>,
-    four_bit: bool,
-    adapters: Option<&Adapters>,
-) {
+fn litgpt(activations: &mut Activations, shape: &Shape<'_>, four_bit: bool, adapters: Option<&Adapters>) {
     let family = match shape.family {
         family @ ("phi" | "gpt_neox" | "falcon") => family,
         _ => "llama",

@@ -21,7 +21,9 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::shape::Precision;
 use super::states::quantized_bytes;
-use crate::run::{Checkpointing, Dtype, Loss, ModelCode, OptimizerImplementation, Quantization, ReferenceModel};
+use crate::run::{
+    Checkpointing, Dtype, Loss, ModelCode, OptimizerImplementation, Quantization, ReferenceModel,
+};
 
 /// From the first forward to the optimizer's step.
 pub(crate) const STEP: &[Phase] = &[
