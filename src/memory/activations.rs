@@ -244,6 +244,9 @@ pub(crate) fn adapted(
     shape: &Shape<'_>,
     adapters: &Adapters,
 ) -> Result<Activations, String> {
+    if adapters.routed {
+        return Err("adapters on the stacked weights of routed experts are not traced yet; name attention's projections".into());
+    }
     let label = label(run, adapters);
     let found = Table::find(&format!("lora {} {label}", shape.family));
     let table = found.ok_or_else(|| {

@@ -63,6 +63,8 @@ pub(crate) struct Adapters {
     mode: Keeps,
     /// Parameters of modules trained in full beside the adapters.
     pub(crate) saved_modules: f64,
+    /// `all-linear` on a model of experts: PEFT adapts the experts' stacked weights too.
+    pub(crate) routed: bool,
     /// Magnitude vectors of weight-decomposed adapters.
     magnitudes: f64,
 }
@@ -150,6 +152,7 @@ impl Adapters {
             output_projection: reads(Input::Projection),
             mode: Keeps::of(run, weight),
             saved_modules: saved_modules(&lora.modules_to_save.value, inventory),
+            routed: architecture.moe.is_some() && lora.targets.value == LoraTargets::AllLinear,
             magnitudes: if lora.dora.value { magnitudes } else { 0.0 },
             modules,
         }
