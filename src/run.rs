@@ -555,6 +555,9 @@ pub struct Parallelism {
     pub fsdp: Option<FsdpOptions>,
 }
 
+/// [`Unknown::what`] of a sequence length that the file leaves to its data.
+pub const SEQUENCE_LENGTH: &str = "sequence length";
+
 /// Something the estimate needs and nobody says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {

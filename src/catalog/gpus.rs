@@ -230,7 +230,7 @@ fn find_by_parts(gpus: &'static [Gpu], name: &str) -> Result<&'static Gpu, GpuEr
         [first, rest @ ..] => {
             // Two forms of one product that differ in nothing we use: either will do.
             let alike = |gpu: &&Gpu| gpu.usable == first.usable && gpu.sm == first.sm;
-            if rest.iter().all(|gpu| alike(gpu)) {
+            if rest.iter().all(alike) {
                 return Ok(first);
             }
             return Err(GpuError::Ambiguous(fits.iter().map(|gpu| gpu.name).collect()));

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::common::{self, FailOn, Failure, Prepared};
 use super::{CheckArgs, FINDINGS, OK, diff, git};
 use crate::baseline::Baseline;
-use crate::check::{Report, Unreadable, check_bytes, check_files};
+use crate::check::{Report, check_bytes, check_files};
 use crate::document::{Syntax, limits};
 use crate::settings::Level;
 use crate::{fix, report, sanitize};
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     if options.fix || options.unsafe_fixes {
         let fixed = apply_fixes(&report, options.unsafe_fixes)?;
         if fixed > 0 {
-            report = check_files(&files, &context).map_err(unreadable)?;
+            report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
         }
     }
     let mut base = None;
@@ -66,11 +66,6 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         }
     });
     Ok(if fail_on.fails(report.worst()) { FINDINGS } else { OK })
-}
-
-fn unreadable(files: Vec<Unreadable>) -> Failure {
-    let lines: Vec<String> = files.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
-    Failure::Message(lines.join("\n"))
 }
 
 /// Writes the fixes on offer; gives the number of files written.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::catalog::models::Lookup;
-use crate::check::{Context, Report};
+use crate::check::{Context, Report, Unreadable};
 use crate::discover::{self, Found};
 use crate::finding::Severity;
 use crate::report::{self, Format};
@@ -213,6 +213,12 @@ pub(crate) fn prepare(
         files,
         context: Context { working_directory, settings, command_line, lookup, select, ignore },
     })
+}
+
+/// Paths given by name that cannot be read end the run.
+pub(crate) fn unreadable(files: &[Unreadable]) -> Failure {
+    let lines: Vec<String> = files.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
+    Failure::Message(lines.join("\n"))
 }
 
 /// The Hugging Face cache, by the variables its own library reads.

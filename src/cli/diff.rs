@@ -79,7 +79,7 @@ fn side(
     if path.is_file() {
         // Two files are one config in two states, whatever their names.
         let Prepared { files, context } = common::prepare(&[name.to_owned()], &args.budget, None)?;
-        let mut report = check_files(&files, &context).map_err(unreadable)?;
+        let mut report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
         for file in &mut report.files {
             file.path = "config".into();
         }
@@ -91,10 +91,6 @@ fn side(
     let folder = tempfile::tempdir().map_err(|e| Failure::Message(format!("no temporary folder: {e}")))?;
     git::extract(&context.working_directory, name, folder.path())?;
     Ok((check_directory(folder.path(), args)?, Some(folder)))
-}
-
-fn unreadable(files: Vec<crate::check::Unreadable>) -> Failure {
-    Failure::Message(files.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect())
 }
 
 /// The report of a revision, for formats that show the change from a base.
@@ -137,7 +133,7 @@ fn check_tree(directory: &Path, budget: &BudgetOptions) -> Result<Report, Failur
     for folder in folders {
         inner.settings.prepare(&folder).map_err(|e| Failure::Message(e.to_string()))?;
     }
-    check_files(&files, &inner).map_err(unreadable)
+    check_files(&files, &inner).map_err(|files| common::unreadable(&files))
 }
 
 /// One config on both sides.

@@ -42,11 +42,7 @@ pub(crate) enum ExplainFormat {
 /// What the tool could not do.
 pub(crate) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
     let Prepared { files, context } = common::prepare(&args.files, &args.budget, None)?;
-    let report = check_files(&files, &context).map_err(|unreadable| {
-        let lines: Vec<String> =
-            unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
-        Failure::Message(lines.join("\n"))
-    })?;
+    let report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.format {
         ExplainFormat::Json => {

@@ -47,9 +47,7 @@ struct Row {
 /// What the tool could not do.
 pub(crate) fn run(args: &FitArgs) -> Result<u8, Failure> {
     let Prepared { files, context } = common::prepare(std::slice::from_ref(&args.file), &args.budget, None)?;
-    let report = check_files(&files, &context).map_err(|unreadable| {
-        Failure::Message(unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect())
-    })?;
+    let report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
     let [file] = report.files.as_slice() else {
         return Err(Failure::Message(format!("`{}` is not one training config that is known", args.file)));
     };

@@ -162,10 +162,10 @@ mod tests {
     use super::*;
     use crate::document::Document;
 
-    fn after(path: &str, text: &str, dialect: Dialect, key: &str, value: Json) -> Option<String> {
+    fn after(path: &str, text: &str, dialect: Dialect, key: &str, value: impl Into<Json>) -> Option<String> {
         let source = Source::new(path, text);
         let document = Document::parse(&source, Syntax::of_path(path)?);
-        let edit = set_key(&source, document.root(dialect)?, key, &value)?;
+        let edit = set_key(&source, document.root(dialect)?, key, &value.into())?;
         let mut out = text.to_owned();
         out.replace_range(edit.location.span.range(), &edit.replacement);
         Some(out)
@@ -173,23 +173,23 @@ mod tests {
 
     #[test]
     fn a_value_is_replaced_and_its_comment_kept() {
-        let now = after("a.yaml", "a: 8 # why\nb: 1\n", Dialect::PyYaml, "a", 2.into());
+        let now = after("a.yaml", "a: 8 # why\nb: 1\n", Dialect::PyYaml, "a", 2);
         assert_eq!(now.as_deref(), Some("a: 2 # why\nb: 1\n"));
         assert_eq!(
-            after("a.yaml", "a:\nb: 1\n", Dialect::PyYaml, "a", true.into()).as_deref(),
+            after("a.yaml", "a:\nb: 1\n", Dialect::PyYaml, "a", true).as_deref(),
             Some("a: true\nb: 1\n")
         );
     }
 
     #[test]
     fn a_new_key_goes_to_the_end_of_its_mapping() {
-        let yaml = after("a.yaml", "a: 1\nt:\n  x: 1 # c\nb: 2\n", Dialect::PyYaml, "t.y", "no".into());
+        let yaml = after("a.yaml", "a: 1\nt:\n  x: 1 # c\nb: 2\n", Dialect::PyYaml, "t.y", "no");
         assert_eq!(yaml.as_deref(), Some("a: 1\nt:\n  x: 1 # c\n  y: \"no\"\nb: 2\n"));
-        let toml = after("a.toml", "[t]\nx = 1\n\n[u]\ny = 2\n", Dialect::Toml, "t.z", 3.into());
+        let toml = after("a.toml", "[t]\nx = 1\n\n[u]\ny = 2\n", Dialect::Toml, "t.z", 3);
         assert_eq!(toml.as_deref(), Some("[t]\nx = 1\nz = 3\n\n[u]\ny = 2\n"));
-        let table = after("a.toml", "[t]\nx = 1\n", Dialect::Toml, "v.z", 3.into());
+        let table = after("a.toml", "[t]\nx = 1\n", Dialect::Toml, "v.z", 3);
         assert_eq!(table.as_deref(), Some("[t]\nx = 1\n\n[v]\nz = 3\n"));
-        let json = after("a.json", "{\n  \"a\": 1\n}\n", Dialect::Json, "b.c", 3.into());
+        let json = after("a.json", "{\n  \"a\": 1\n}\n", Dialect::Json, "b.c", 3);
         assert_eq!(json.as_deref(), Some("{\n  \"a\": 1,\n  \"b\": {\"c\":3}\n}\n"));
     }
 }

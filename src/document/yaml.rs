@@ -98,7 +98,7 @@ impl Builder<'_> {
                         .push(Comment { span: Span::new(start, end), text: text.trim().to_owned() });
                 }
                 Event::Scalar(text, style, anchor, tag) => {
-                    self.scalar(&text, style, anchor, tag.as_deref(), &span)
+                    self.scalar(&text, style, anchor, tag.as_deref(), &span);
                 }
                 Event::SequenceStart(style, anchor, tag) => {
                     self.start(

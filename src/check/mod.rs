@@ -1,5 +1,8 @@
 //! Puts the stages together: one file in, one [`FileReport`] out.
 
+mod answer;
+mod budget;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +15,13 @@ use crate::catalog::models::{self, Lookup};
 use crate::discover::Found;
 use crate::document::{Document, Syntax, limits};
 use crate::finding::{Finding, Severity};
-use crate::framework::{self, Framework, Kind, Lowering, schema};
+use crate::framework::{self, Kind, Lowering, schema};
+use crate::memory::Estimate;
 use crate::memory::rule_of_thumb::{RuleOfThumb, rule_of_thumb};
-use crate::memory::{Estimate, estimate};
 use crate::rules::{self, Checked};
-use crate::run::{DataParallel, Setting, TrainingRun, Unknown};
+use crate::run::{Setting, TrainingRun, Unknown};
 use crate::settings::{Budget, BudgetTable, Level, Settings, SettingsTree};
-use crate::source::{Location, Source, Span};
+use crate::source::{Location, Source};
 use crate::suppress;
 
 /// Does the run fit?
@@ -274,7 +277,7 @@ pub fn check_bytes(
     report.kind = kind;
     let mut findings = Vec::new();
     let root = framework.and_then(|f| document.root(f.dialect(document.syntax)));
-    let budget = declared_budget(
+    let budget = budget::declared_budget(
         framework,
         root,
         suppress::inline_budget(&document, &source).0,
@@ -307,21 +310,11 @@ pub fn check_bytes(
                 vec![directory.to_owned(), context.working_directory.clone(), repository.clone()];
             lookup.root = Some(repository.clone());
             let found = models::resolve(&run.model.value, &lookup);
-            settle_gpus(run, &mut report.unknown);
+            answer::settle_gpus(run, &mut report.unknown);
             report.unknown.append(&mut run.unknown.clone());
             match &found {
                 Ok(resolved) => {
-                    if let Some(zero) = &mut run.parallelism.zero {
-                        zero.settle(resolved.architecture.hidden_size);
-                    }
-                    report.architecture = Some(resolved.architecture.clone());
-                    report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);
-                    if report.unknown.is_empty() {
-                        match estimate(run, &resolved.architecture) {
-                            Ok(estimate) => report.estimate = Some(estimate),
-                            Err(unknown) => report.unknown = unknown,
-                        }
-                    }
+                    answer::answer(run, &resolved.architecture, &mut report.unknown, &mut report.estimate);
                 }
                 Err(not_found) => report.unknown.insert(
                     0,
@@ -331,6 +324,10 @@ pub fn check_bytes(
                         location: run.model.origin.location(),
                     },
                 ),
+            }
+            if let Ok(resolved) = &found {
+                report.architecture = Some(resolved.architecture.clone());
+                report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);
             }
             model = Some(found);
         }
@@ -436,83 +433,6 @@ fn repository_of(directory: &Path, working_directory: &Path) -> PathBuf {
         .or_else(|| directory.starts_with(working_directory).then_some(working_directory))
         .unwrap_or(directory)
         .to_owned()
-}
-
-struct DeclaredBudget {
-    resolved: Option<Budget>,
-    gpus: Option<Setting<u64>>,
-}
-
-/// Command line over inline comment and the file's own table over `llmlint.toml`.
-fn declared_budget(
-    framework: Option<&'static dyn Framework>,
-    root: Option<crate::document::Value<'_>>,
-    comment: Option<(BudgetTable, Span)>,
-    settings: &Settings,
-    context: &Context,
-    findings: &mut Vec<Finding>,
-) -> DeclaredBudget {
-    let own = framework.zip(root).and_then(|(framework, root)| framework.budget(root));
-    let mut layers: Vec<(BudgetTable, String, Option<Span>)> = Vec::new();
-    layers.push((context.command_line.clone(), "the command line".into(), None));
-    if let Some((table, span)) = comment {
-        layers.push((table, "a comment in the file".into(), Some(span)));
-    }
-    if let Some((table, span)) = own {
-        layers.push((table, "the file".into(), Some(span)));
-    }
-    layers.push((settings.budget.clone(), crate::settings::FILE_NAME.into(), None));
-
-    let gpus = layers.iter().find_map(|(table, place, _)| {
-        table.gpus.map(|gpus| Setting { value: gpus, origin: crate::run::Origin::Declared(place.clone()) })
-    });
-    let mut merged = BudgetTable::default();
-    let mut resolved = None;
-    for (table, place, span) in layers {
-        merged = merged.or(&table);
-        if resolved.is_none() {
-            match merged.resolve(&place) {
-                Ok(budget) => resolved = budget,
-                // The command line and llmlint.toml were looked up when they were read.
-                Err(error) => {
-                    if let Some(span) = span {
-                        findings.push(rules::budget_error(&error, Location::primary(span)));
-                    }
-                    merged = BudgetTable { gpus: merged.gpus, ..BudgetTable::default() };
-                }
-            }
-        }
-    }
-    if let Some(budget) = &mut resolved {
-        budget.gpus = gpus.as_ref().map(|g| g.value);
-        if budget.host_memory.is_none() {
-            budget.host_memory =
-                merged.host_memory.as_deref().and_then(|text| crate::units::Bytes::parse(text).ok());
-        }
-    }
-    DeclaredBudget { resolved, gpus }
-}
-
-/// Without a GPU count, a run that shards nothing needs the same on each GPU; one that shards
-/// has no answer.
-fn settle_gpus(run: &mut TrainingRun, unknown: &mut Vec<Unknown>) {
-    if run.parallelism.gpus.is_some() {
-        return;
-    }
-    let degrees = [&run.parallelism.tensor, &run.parallelism.pipeline, &run.parallelism.context];
-    let spread = degrees.iter().any(|degree| degree.value > 1);
-    match run.parallelism.data_parallel.value {
-        DataParallel::None | DataParallel::Ddp if !spread => {
-            run.parallelism.gpus = Some(Setting::assumed(1, "no GPU count is declared"));
-        }
-        _ => unknown.push(Unknown {
-            what: "gpus".into(),
-            why: "states are divided over the GPUs, and nothing says how many there are: \
-                  give `--gpus`, or `gpus` under `[budget]` in llmlint.toml"
-                .into(),
-            location: run.parallelism.data_parallel.origin.location(),
-        }),
-    }
 }
 
 /// Levels, selection and order: the one place where findings are filtered.

@@ -1,0 +1,80 @@
+//! From a lowered run and its model to an estimate, or to what is missing for one.
+
+use crate::catalog::Architecture;
+use crate::memory::{Cause, Estimate, Interval, estimate};
+use crate::run::{DataParallel, SEQUENCE_LENGTH, Setting, TrainingRun, Unknown};
+
+/// Tokens a sequence where a file leaves the length to its data. Not a measurement: most
+/// instruction data has samples of a few hundred to a few thousand tokens, so the estimate is
+/// made for the middle and its interval spans the ends.
+const OPEN_LENGTH: [u64; 3] = [512, 2048, 8192];
+
+/// Without a GPU count, a run that shards nothing needs the same on each GPU; one that shards
+/// has no answer.
+pub(super) fn settle_gpus(run: &mut TrainingRun, unknown: &mut Vec<Unknown>) {
+    if run.parallelism.gpus.is_some() {
+        return;
+    }
+    let degrees = [&run.parallelism.tensor, &run.parallelism.pipeline, &run.parallelism.context];
+    let spread = degrees.iter().any(|degree| degree.value > 1);
+    match run.parallelism.data_parallel.value {
+        DataParallel::None | DataParallel::Ddp if !spread => {
+            run.parallelism.gpus = Some(Setting::assumed(1, "no GPU count is declared"));
+        }
+        _ => unknown.push(Unknown {
+            what: "gpus".into(),
+            why: "states are divided over the GPUs, and nothing says how many there are: \
+                  give `--gpus`, or `gpus` under `[budget]` in llmlint.toml"
+                .into(),
+            location: run.parallelism.data_parallel.origin.location(),
+        }),
+    }
+}
+
+/// Estimates, if nothing but perhaps the sequence length is missing.
+pub(super) fn answer(
+    run: &mut TrainingRun,
+    architecture: &Architecture,
+    unknown: &mut Vec<Unknown>,
+    answer: &mut Option<Estimate>,
+) {
+    if let Some(zero) = &mut run.parallelism.zero {
+        zero.settle(architecture.hidden_size);
+    }
+    let open = unknown.iter().any(|u| u.what == SEQUENCE_LENGTH);
+    if unknown.iter().any(|u| u.what != SEQUENCE_LENGTH) {
+        return;
+    }
+    let result = if open { over_open_lengths(run, architecture) } else { estimate(run, architecture) };
+    match result {
+        Ok(estimate) => {
+            *answer = Some(estimate);
+            unknown.clear();
+        }
+        Err(missing) => *unknown = missing,
+    }
+}
+
+/// One estimate for a length that the file leaves to its data: the middle of [`OPEN_LENGTH`],
+/// with an interval from the low end of the shortest to the high end of the longest.
+fn over_open_lengths(run: &mut TrainingRun, architecture: &Architecture) -> Result<Estimate, Vec<Unknown>> {
+    let positions = if architecture.max_positions > 0 { architecture.max_positions } else { u64::MAX };
+    let mut at = |length: u64| {
+        run.sequence_length =
+            Setting::assumed(length.min(positions), "the file leaves it to the longest sample of the data");
+        estimate(run, architecture)
+    };
+    let (shortest, longest) = (at(OPEN_LENGTH[0])?, at(OPEN_LENGTH[2])?);
+    let mut middle = at(OPEN_LENGTH[1])?;
+    middle.causes.push(Cause {
+        what: format!(
+            "the file leaves the sequence length open: {} to {} tokens",
+            OPEN_LENGTH[0], OPEN_LENGTH[2]
+        ),
+        below: middle.device - shortest.device,
+        above: longest.device - middle.device,
+    });
+    middle.device_interval =
+        Interval { low: shortest.device_interval.low, high: longest.device_interval.high };
+    Ok(middle)
+}
