@@ -2,7 +2,7 @@
 
 use super::Checked;
 use crate::declare_rule;
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, Safety, Severity};
 use crate::framework::UnknownKeys;
 use crate::framework::schema::MistakeKind;
 use crate::source::Location;
@@ -70,7 +70,12 @@ impl RemovedKey {
                     framework.release()
                 ));
             }
-            found.push(super::offer_rename(file, mistake, finding, instead.as_deref(), *rename));
+            let mut finding = super::offer_rename(file, mistake, finding, instead.as_deref(), *rename);
+            if severity == Severity::Note {
+                // The release that the project pins may not have the new name yet.
+                finding.fixes.iter_mut().for_each(|fix| fix.safety = Safety::Unsafe);
+            }
+            found.push(finding);
         }
         if found.len() > A_FEW && !declared {
             findings.extend(one(found, framework.name(), oldest(file)));
