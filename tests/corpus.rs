@@ -17,6 +17,8 @@ use llmlint::source::Source;
 /// language-model training (speech, encoders).
 const LEVELS: &[(&str, &str, f64)] = &[
     ("axolotl", "axolotl", 0.995),
+    // One template of six is no JSON even to a forgiving reader.
+    ("deepspeed", "deepspeed", 0.990),
     ("torchtitan", "torchtitan", 0.995),
     ("torchtune", "torchtune", 0.995),
     ("litgpt", "litgpt", 0.995),

@@ -3,12 +3,14 @@
 //! `src/axolotl/utils/schemas/`, `utils/config/__init__.py`, `loaders/`.
 
 mod adapter;
+mod changes;
 mod lower;
 mod sharding;
 mod validators;
 
 use super::refusal::Refusal;
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
 
@@ -67,6 +69,10 @@ impl Framework for Axolotl {
 
     fn unknown_keys(&self) -> UnknownKeys {
         UnknownKeys::Dropped
+    }
+
+    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
+        changes::assignments(change, run)
     }
 
     fn refusals(&self, root: Value<'_>, version: Option<&str>) -> Vec<Refusal> {
