@@ -1,15 +1,19 @@
 //! The rules: one file each, and this list. A rule reads any stage and writes findings; levels,
 //! suppressions, baselines and the exit code come after it, in one place.
 
+pub mod ambiguous_gpu;
 pub mod axolotl_refuses;
 pub mod best_model_without_evaluation;
 pub mod conflicting_keys;
 pub mod deepspeed_conflicts_with_trainer;
 pub mod deprecated_key;
 mod drivers;
+pub mod dtype_unsupported_on_gpu;
 pub mod duplicate_key;
 pub mod estimate_unknown;
 pub mod experts_not_divisible;
+pub mod flash_attention_unsupported_on_gpu;
+pub mod fp8_unsupported_on_gpu;
 pub mod generations_not_divisible;
 pub mod gpt_neox_refuses;
 pub mod heads_not_divisible_by_tensor_parallel;
@@ -26,6 +30,7 @@ pub mod litgpt_refuses;
 pub mod llm_foundry_refuses;
 pub mod missing_companion;
 pub mod missing_key;
+pub mod model_size_contradicts_name;
 pub mod multiple_documents;
 pub mod not_utf8;
 mod numeric;
@@ -35,12 +40,15 @@ pub mod reference_not_found;
 pub mod reference_outside_repository;
 mod refusals;
 pub mod removed_key;
+pub mod sequence_exceeds_positions;
 pub mod sequence_not_divisible_by_context_parallel;
 pub mod stage3_keys_without_stage3;
 pub mod tight_fit;
 pub mod torchtitan_refuses;
 pub mod torchtune_refuses;
+pub mod unknown_gpu;
 pub mod unknown_key;
+pub mod unknown_model;
 pub mod unused_suppression;
 pub mod world_size_mismatch;
 pub mod wrong_type;
@@ -160,14 +168,18 @@ macro_rules! declare_rule {
 
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[
+    &ambiguous_gpu::AmbiguousGpu,
     &axolotl_refuses::AxolotlRefuses,
     &best_model_without_evaluation::BestModelWithoutEvaluation,
     &conflicting_keys::ConflictingKeys,
     &deepspeed_conflicts_with_trainer::DeepspeedConflictsWithTrainer,
     &deprecated_key::DeprecatedKey,
+    &dtype_unsupported_on_gpu::DtypeUnsupportedOnGpu,
     &duplicate_key::DuplicateKey,
     &estimate_unknown::EstimateUnknown,
     &experts_not_divisible::ExpertsNotDivisible,
+    &flash_attention_unsupported_on_gpu::FlashAttentionUnsupportedOnGpu,
+    &fp8_unsupported_on_gpu::Fp8UnsupportedOnGpu,
     &generations_not_divisible::GenerationsNotDivisible,
     &gpt_neox_refuses::GptNeoxRefuses,
     &heads_not_divisible_by_tensor_parallel::HeadsNotDivisibleByTensorParallel,
@@ -184,6 +196,7 @@ pub const ALL: &[&dyn Rule] = &[
     &llm_foundry_refuses::LlmFoundryRefuses,
     &missing_companion::MissingCompanion,
     &missing_key::MissingKey,
+    &model_size_contradicts_name::ModelSizeContradictsName,
     &multiple_documents::MultipleDocuments,
     &not_utf8::NotUtf8,
     &offload_needs_zero_stage::OffloadNeedsZeroStage,
@@ -191,12 +204,15 @@ pub const ALL: &[&dyn Rule] = &[
     &reference_not_found::ReferenceNotFound,
     &reference_outside_repository::ReferenceOutsideRepository,
     &removed_key::RemovedKey,
+    &sequence_exceeds_positions::SequenceExceedsPositions,
     &sequence_not_divisible_by_context_parallel::SequenceNotDivisibleByContextParallel,
     &stage3_keys_without_stage3::Stage3KeysWithoutStage3,
     &tight_fit::TightFit,
     &torchtitan_refuses::TorchtitanRefuses,
     &torchtune_refuses::TorchtuneRefuses,
+    &unknown_gpu::UnknownGpu,
     &unknown_key::UnknownKey,
+    &unknown_model::UnknownModel,
     &unused_suppression::UnusedSuppression,
     &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,

@@ -1,0 +1,50 @@
+//! Models that are found nowhere.
+
+use super::{Checked, one_of};
+use crate::declare_rule;
+use crate::finding::{Finding, Severity};
+
+declare_rule! {
+    /// ## What it does
+    ///
+    /// Reports a model name that is not declared in `llmlint.toml`, has no `config.json` in a local
+    /// directory or in the Hugging Face cache, and is not in the catalogue.
+    ///
+    /// ## Why
+    ///
+    /// Without the model's shape there is no estimate. Names are never guessed: a wrong model would
+    /// be a wrong estimate. A name that is nearly one in the catalogue may be misspelt.
+    ///
+    /// ## Example
+    ///
+    /// ```yaml
+    /// model: { id: meta-llama/Llama-3.1-8B-Instrct }
+    /// ```
+    ///
+    /// ## The fix
+    ///
+    /// Correct the name, or declare the model in `llmlint.toml`:
+    ///
+    /// ```toml
+    /// [models."my-org/my-model"]
+    /// config = "models/my-model/config.json"   # or the fields themselves: model_type, hidden_size, …
+    /// ```
+    UnknownModel, "unknown-model", Note, "the model's shape is found nowhere, so there is no estimate"
+}
+
+impl UnknownModel {
+    fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
+        let (Some(Err(missing)), Some(run)) = (file.model, file.run) else { return };
+        let Some(location) = run.model.origin.location() else { return };
+        // Only a name that is nearly a known one is likely to be a mistake.
+        let severity = if missing.near.is_empty() { Severity::Note } else { Severity::Warning };
+        let mut finding =
+            Finding::new(Self::NAME, severity, location, "the shape of this model is not known")
+                .note(missing.why.clone());
+        if !missing.near.is_empty() {
+            let near: Vec<&str> = missing.near.iter().map(String::as_str).collect();
+            finding = finding.help(format!("did you mean {}?", one_of(&near)));
+        }
+        findings.push(finding);
+    }
+}
