@@ -7,7 +7,9 @@ mod diff;
 mod explain;
 mod fit;
 mod git;
+mod gpus;
 mod init;
+mod models;
 mod reference;
 
 use std::ffi::OsString;
@@ -55,6 +57,10 @@ pub(crate) enum Command {
     Schema(reference::SchemaArgs),
     /// List the rules, or show one rule's page
     Rules(reference::RulesArgs),
+    /// List the models of the catalogue
+    Models(models::ModelsArgs),
+    /// List the GPUs and cloud instances that are known, with their usable memory
+    Gpus(gpus::GpusArgs),
     /// Write a commented llmlint.toml for the configs found here
     Init(init::InitArgs),
     /// Print shell completions
@@ -96,6 +102,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Schema(args)) => reference::schema(&args),
         Some(Command::Rules(args)) => reference::rules(&args),
+        Some(Command::Models(args)) => models::run(&args, &mut std::io::stdout().lock()),
+        Some(Command::Gpus(args)) => gpus::run(&args, &mut std::io::stdout().lock()),
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Completions(args)) => reference::completions(&args, &mut Cli::command()),
         Some(Command::Man) => reference::man(Cli::command()),
