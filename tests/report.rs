@@ -591,3 +591,32 @@ fn the_same_note_on_many_files_is_said_once() {
     assert!(text.contains("note[tight-fit]: 38 more like these; `--format concise` lists them"), "{text}");
     assert!(text.contains("error[over-budget]"));
 }
+
+/// What GitHub code scanning requires of a log, checked without its large schema. The whole
+/// schema was run against this output by hand.
+#[test]
+fn sarif_has_what_code_scanning_requires() {
+    let log: serde_json::Value =
+        serde_json::from_str(&render(Format::Sarif, &Options::default())).expect("JSON");
+    assert_eq!(log["version"], "2.1.0");
+    let run = &log["runs"][0];
+    assert_eq!(run["columnKind"], "unicodeCodePoints");
+    let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+    let results = run["results"].as_array().unwrap();
+    assert_eq!(results.len(), 9);
+    for result in results {
+        assert_eq!(rules[result["ruleIndex"].as_u64().unwrap() as usize]["id"], result["ruleId"]);
+        assert!(["note", "warning", "error"].contains(&result["level"].as_str().unwrap()));
+        assert!(!result["message"]["text"].as_str().unwrap().is_empty());
+        let related = result["relatedLocations"].as_array().cloned().unwrap_or_default();
+        for location in result["locations"].as_array().unwrap().iter().chain(&related) {
+            let place = &location["physicalLocation"];
+            let uri = place["artifactLocation"]["uri"].as_str().unwrap();
+            assert!(uri.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/%".contains(&b)), "{uri}");
+            let number = |name: &str| place["region"][name].as_u64().unwrap();
+            let (start, end) =
+                ((number("startLine"), number("startColumn")), (number("endLine"), number("endColumn")));
+            assert!(start.0 >= 1 && start.1 >= 1 && start <= end, "{place}");
+        }
+    }
+}

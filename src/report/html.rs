@@ -157,7 +157,7 @@ fn row(index: usize, file: &FileReport, options: &Options<'_>, out: &mut dyn Wri
 /// Sanitised text with what stands in backticks as code. An odd backtick is one.
 fn code(text: &str) -> String {
     let parts: Vec<&str> = text.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return markup(text);
     }
     parts

@@ -261,10 +261,10 @@ mod tests {
     fn hostile_strings_survive_exactly_and_inert() {
         let raw = "::error::\u{202e}##[x]\u{1b}\u{9b}\u{e0041}\\::\":::\n";
         let mut out = Vec::new();
-        write_value(&json!({ raw: raw }), &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
+        write_value(&json!({ raw: raw }), &mut out).expect("a vector takes all");
+        let text = String::from_utf8(out).expect("UTF-8");
         assert!(!text.contains("::") && !text.contains("##"), "{text}");
         assert!(text.chars().all(|c| c == '\n' || !sanitize::is_hostile(c)), "{text}");
-        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({ raw: raw }));
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), json!({ raw: raw }));
     }
 }
