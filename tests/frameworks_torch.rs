@@ -260,6 +260,36 @@ fn what_is_only_recognised_is_named_and_left_alone() {
     assert!(check_bytes("vocab.json", vocabulary.into(), Syntax::Json, false, &Context::default()).is_none());
 }
 
+#[test]
+fn a_file_explains_keys_that_its_framework_does_not_have() {
+    let findings = |path: &str, text: &str| {
+        let syntax = Syntax::of_path(path).expect("syntax");
+        let report = check_bytes(path, text.into(), syntax, true, &Context::default()).expect("recognised");
+        report.findings.iter().map(|f| f.rule).filter(|rule| *rule == "unknown-key").collect::<Vec<_>>()
+    };
+    let job =
+        "[model]\nname = \"llama3\"\nflavor = \"8B\"\n[training]\nseq_len = 2048\nsteps = 1\nmine = 1\n";
+    assert_eq!(findings("job.toml", job), ["unknown-key"]);
+    let own = format!("[job]\ncustom_config_module = \"my.config\"\n{job}");
+    assert_eq!(findings("job.toml", &own), [] as [&str; 0]);
+    // A variable that a path interpolates.
+    let text = std::fs::read_to_string(root().join("fixtures/torchtune/8b-qlora-single-device.yaml"))
+        .expect("fixture");
+    let variable = format!("{text}models: /tmp\n")
+        .replace("checkpoint_dir: /tmp/llama", "checkpoint_dir: ${models}/llama");
+    assert_eq!(findings("a.yaml", &variable), [] as [&str; 0]);
+    assert_eq!(findings("a.yaml", &format!("{text}models: /tmp\n")), ["unknown-key"]);
+}
+
+#[test]
+fn a_broken_gpt_neox_file_is_still_reported() {
+    // A comma is missing behind the hidden size, as in a file that Pythia shipped.
+    let text = "{\n  \"pipe-parallel-size\": 1,\n  \"num-layers\": 36,\n  \"hidden-size\": 5120\n  \"seq-length\": 2048,\n}\n";
+    let report =
+        check_bytes("12b.yml", text.into(), Syntax::Yaml, false, &Context::default()).expect("reported");
+    assert!(report.findings.iter().any(|f| f.severity == Severity::Error), "{:?}", report.findings);
+}
+
 fn corpus() -> Option<PathBuf> {
     let shared = std::env::var_os("LLMLINT_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
     if shared.join("corpus/manifest.tsv").is_file() {

@@ -399,7 +399,7 @@ impl FileReport {
 /// A file that does not parse cannot be recognised by its keys; a training config that lost a
 /// quote should still be reported. Three well-known keys at line starts make it one.
 fn looks_like_training(text: &str) -> bool {
-    const KEYS: [&str; 14] = [
+    const KEYS: [&str; 31] = [
         "base_model",
         "model_name_or_path",
         "micro_batch_size",
@@ -414,6 +414,23 @@ fn looks_like_training(text: &str) -> bool {
         "bf16",
         "optimizer",
         "deepspeed",
+        "pipe_parallel_size",
+        "pipe-parallel-size",
+        "num_layers",
+        "num-layers",
+        "hidden_size",
+        "hidden-size",
+        "seq_length",
+        "seq-length",
+        "local_batch_size",
+        "global_batch_size",
+        "flavor",
+        "enable_activation_checkpointing",
+        "max_seq_len",
+        "lora_rank",
+        "global_train_batch_size",
+        "device_train_microbatch_size",
+        "max_duration",
     ];
     let starts = text
         .lines()

@@ -61,8 +61,12 @@ impl Framework for Torchtitan {
         UnknownKeys::Refused
     }
 
-    /// `job.custom_config_module` merges a config class of the user's own into torchtitan's.
+    /// `job.custom_config_module` merges a config class of the user's own into torchtitan's; a
+    /// fork has its own.
     fn explains_key(&self, root: Value<'_>, _: &str) -> bool {
+        if root.path("model.flavor").is_none() {
+            return true;
+        }
         const OWN: [&str; 2] = ["job.custom_config_module", "experimental.custom_args_module"];
         let own = |module: &str| !module.is_empty() && !module.starts_with("torchtitan.");
         OWN.iter().any(|key| root.path(key).and_then(|v| v.as_str()).is_some_and(own))
