@@ -31,7 +31,8 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     if args.paths.iter().any(|path| path == "-") {
         check_stdin(&options.stdin_filename, &context, &mut report)?;
     }
-    for path in &report.not_recognised {
+    // Hooks pass every YAML file by name; only somebody who named one file wants to know.
+    if let ([_], [path]) = (args.paths.as_slice(), report.not_recognised.as_slice()) {
         let path = sanitize::path(path);
         let _ = writeln!(anstream::stderr(), "llmlint: {path}: not a training config that is known; skipped");
     }

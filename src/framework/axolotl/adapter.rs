@@ -34,7 +34,12 @@ pub(super) fn lower(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
     run.method = adapter.map(|_| if quantised { Method::Qlora } else { Method::Lora });
     // Norms, embeddings and head go to fp32 for a moment and back (`should_convert`).
     run.prepare_kbit = Setting::default_of(false, RELEASE);
-    run.lora = Some(lora(cx, run));
+    let adapters = lora(cx, run);
+    // A gradient and its Adam states have the dtype of the parameter: the adapters', not the
+    // frozen base's.
+    run.gradients = adapters.dtype.clone();
+    run.optimizer_state = adapters.dtype.clone();
+    run.lora = Some(adapters);
 }
 
 fn lora(cx: &mut Lowering<'_>, run: &TrainingRun) -> Lora {
