@@ -66,6 +66,22 @@ impl Change {
         }
     }
 
+    /// Which knob the change turns: two changes of one knob are alternatives, not a choice worth
+    /// showing twice.
+    pub fn knob(self) -> &'static str {
+        match self {
+            Change::MicroBatch { .. } => "micro batch",
+            Change::Checkpoint => "checkpointing",
+            Change::FuseLoss | Change::Liger => "loss",
+            Change::Optimizer8bit | Change::PagedOptimizer8bit => "optimizer",
+            Change::Shard(_) => "sharding",
+            Change::OffloadOptimizer => "offload",
+            Change::Lora | Change::Qlora => "method",
+            Change::SequenceLength(_) => "sequence length",
+            Change::Gpus(_) => "gpus",
+        }
+    }
+
     /// Whether the same model is trained on the same batches.
     pub fn safety(self) -> Safety {
         match self {

@@ -127,7 +127,7 @@ pub fn suggestions(
     budget: &Budget,
     expressible: &dyn Fn(Change) -> bool,
 ) -> Vec<Suggestion> {
-    let kinds = |s: &Suggestion| s.changes.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+    let kinds = |s: &Suggestion| s.changes.iter().map(|change| change.knob()).collect::<Vec<_>>();
     let mut kept: Vec<Suggestion> = Vec::new();
     for most in 1..=3 {
         let mut found = combinations(run, architecture, budget, most, expressible);
