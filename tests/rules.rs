@@ -45,5 +45,5 @@ fn each_rule_finds_its_bad_files_and_leaves_its_good_ones() {
             }
         }
     }
-    eprintln!("rules without fixtures/rules/NAME/bad.EXT: {}", without.join(", "));
+    assert!(without.is_empty(), "rules without fixtures/rules/NAME/bad.EXT: {}", without.join(", "));
 }

@@ -264,6 +264,23 @@ impl Document {
         &self.nodes[id.0 as usize]
     }
 
+    /// Every key with a scalar value, as written, wherever it stands. One pass over the nodes:
+    /// aliases and merges are not followed, so a file that expands without end costs nothing.
+    pub fn scalar_entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = |id: NodeId| match &self.node(id).kind {
+            NodeKind::Scalar { text, .. } => Some(&**text),
+            _ => None,
+        };
+        self.nodes
+            .iter()
+            .filter_map(|node| match &node.kind {
+                NodeKind::Mapping(entries) => Some(entries),
+                _ => None,
+            })
+            .flatten()
+            .filter_map(move |entry| Some((text(entry.key)?, text(entry.value)?)))
+    }
+
     /// The number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()

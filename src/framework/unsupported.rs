@@ -137,14 +137,9 @@ fn there(value: Value<'_>, path: &str) -> bool {
     value.path(path).is_some()
 }
 
-/// Some `_target_` within four levels starts with `prefix`.
-fn targets(value: Value<'_>, prefix: &str, depth: usize) -> bool {
-    depth <= 4
-        && (value.items().any(|item| targets(item, prefix, depth + 1))
-            || value.fields().iter().any(|field| {
-                (field.key == "_target_" && field.value.as_str().is_some_and(|name| name.starts_with(prefix)))
-                    || targets(field.value, prefix, depth + 1)
-            }))
+/// Some `_target_` starts with `prefix`.
+fn targets(value: Value<'_>, prefix: &str) -> bool {
+    value.document().scalar_entries().any(|(key, text)| key == "_target_" && text.starts_with(prefix))
 }
 
 /// The names in a Hydra `defaults:` list: plain items and the keys of `group: name` items.
@@ -176,7 +171,7 @@ fn verl(root: Value<'_>) -> Option<Kind> {
     let chained = names
         .iter()
         .any(|name| ROOTS.contains(&name.as_str()) || GROUPS.iter().any(|group| name.starts_with(group)));
-    let typed = ["verl.workers.config", "verl.trainer.config"].iter().any(|prefix| targets(root, prefix, 0));
+    let typed = ["verl.workers.config", "verl.trainer.config"].iter().any(|prefix| targets(root, prefix));
     (chained || typed).then_some(Kind::Fragment)
 }
 
@@ -230,7 +225,7 @@ fn megatron_lm(root: Value<'_>) -> Option<Kind> {
 fn nemo_automodel(root: Value<'_>) -> Option<Kind> {
     const SECTIONS: [&str; 4] = ["model", "step_scheduler", "distributed", "optimizer"];
     let recipe = text(root, "recipe") && any(root, &SECTIONS, mapping);
-    let targeted = any(root, &["step_scheduler", "optimizer"], mapping) && targets(root, "nemo_automodel", 0);
+    let targeted = any(root, &["step_scheduler", "optimizer"], mapping) && targets(root, "nemo_automodel");
     (recipe || targeted).then_some(Kind::Run)
 }
 

@@ -1,5 +1,5 @@
 //! What end-to-end tests share: the binary in a clean environment, and where the shared data is.
-#![allow(dead_code, unreachable_pub, reason = "each test target uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::print_stdout, reason = "each test target uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,7 +15,7 @@ pub fn shared() -> Option<PathBuf> {
     if place.join("corpus").is_dir() {
         return Some(place);
     }
-    eprintln!("SKIPPED: the shared data is not at {} (LLMLINT_SHARED names another place)", place.display());
+    println!("SKIPPED: the shared data is not at {} (LLMLINT_SHARED names another place)", place.display());
     None
 }
 

@@ -37,7 +37,7 @@ impl Framework for Torchtune {
     }
 
     fn recognise(&self, root: Value<'_>) -> Option<Kind> {
-        if !names_torchtune(root, 0) {
+        if !names_torchtune(root) {
             return None;
         }
         // Evaluation, generation and quantisation recipes have no optimizer.
@@ -86,15 +86,8 @@ impl Framework for Torchtune {
 
 /// Some `_component_` in the file is torchtune's. Keys alone prove nothing: a tokenizer's
 /// vocabulary holds any word.
-fn names_torchtune(value: Value<'_>, depth: usize) -> bool {
-    if depth > 3 {
-        return false;
-    }
-    value.fields().iter().any(|field| {
-        (field.key == "_component_"
-            && field.value.as_str().is_some_and(|name| name.starts_with("torchtune.")))
-            || (field.value.is_mapping() && names_torchtune(field.value, depth + 1))
-    })
+fn names_torchtune(root: Value<'_>) -> bool {
+    root.document().scalar_entries().any(|(key, text)| key == "_component_" && text.starts_with("torchtune."))
 }
 
 /// Some value takes `${key}` or `${key.…}`.
