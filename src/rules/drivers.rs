@@ -206,6 +206,8 @@ pub(super) fn suggest(
         let edits =
             || fix::edits(file.framework?, file.sources.first()?, file.root?, run, &suggestion.changes);
         match edits().filter(|edits| !edits.is_empty()) {
+            // Two changes that a framework says with the same keys are one.
+            Some(edits) if finding.fixes.iter().any(|fix| fix.edits == edits) => {}
             Some(edits) => finding.fixes.push(Fix { title, safety: suggestion.safety(), edits }),
             None => finding = finding.help(title),
         }
