@@ -263,7 +263,10 @@ pub fn check_bytes(
         None => Document::parse(&source, syntax),
     };
     let recognised = framework::recognise(&document);
-    if recognised.is_none() && !(document.is_broken() && (explicit || looks_like_training(&source.text))) {
+    if document.is_broken() && !explicit && !looks_like_training(&source.text) {
+        return None;
+    }
+    if recognised.is_none() && !document.is_broken() {
         return None;
     }
     let framework = recognised.map(|(framework, _)| framework);
@@ -396,6 +399,19 @@ impl FileReport {
     }
 }
 
+/// Text that a program fills in before anybody loads it: `${zero_stage}`, `{{ model }}`, or a
+/// bare word in capitals where JSON needs a value (`"train_batch_size": GB_SIZE`).
+fn is_template(text: &str) -> bool {
+    let bare = |line: &str| {
+        line.split_once("\":").map(|(_, rest)| rest.trim().trim_end_matches(',')).is_some_and(|value| {
+            value.len() > 1
+                && value.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+                && value.starts_with(|c: char| c.is_ascii_uppercase())
+        })
+    };
+    text.contains("${") || text.contains("{{") || text.lines().any(bare)
+}
+
 /// A file that does not parse cannot be recognised by its keys; a training config that lost a
 /// quote should still be reported. Three well-known keys at line starts make it one.
 fn looks_like_training(text: &str) -> bool {
@@ -438,7 +454,7 @@ fn looks_like_training(text: &str) -> bool {
     let mut seen: Vec<&str> = starts.filter(|word| KEYS.contains(word)).collect();
     seen.sort_unstable();
     seen.dedup();
-    seen.len() >= 3
+    seen.len() >= 3 && !is_template(text)
 }
 
 /// The folder that nothing is read outside of: the nearest one with a `.git`, else the working

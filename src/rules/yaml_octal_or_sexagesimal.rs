@@ -42,7 +42,9 @@ impl YamlOctalOrSexagesimal {
             let digits = text.trim_start_matches(['+', '-']);
             let octal =
                 digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
-            if (!octal && !text.contains(':')) || !numeric::is_number_key(file, path) {
+            let sexagesimal = digits.contains(':')
+                && digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'_'));
+            if !(octal || sexagesimal) || !numeric::is_number_key(file, path) {
                 return;
             }
             let base = if octal { "octal" } else { "base 60" };
