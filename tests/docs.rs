@@ -49,6 +49,93 @@ fn rules_are_listed_by_name_once_and_say_what_why_and_how() {
     }
 }
 
+/// A schema's type in a few words: its words for an enumeration, else its JSON types.
+fn type_of(schema: &serde_json::Value, property: &serde_json::Value) -> String {
+    let target =
+        property.get("$ref").and_then(|r| r.as_str()).and_then(|r| schema.pointer(r.trim_start_matches('#')));
+    let property = target.unwrap_or(property);
+    if let Some(list) = property.get("enum").and_then(|e| e.as_array()) {
+        return list
+            .iter()
+            .map(|v| format!("`{}`", v.as_str().unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join(", ");
+    }
+    if let Some(word) = property.get("const") {
+        return format!("`{}`", word.as_str().unwrap_or_default());
+    }
+    for key in ["anyOf", "oneOf"] {
+        if let Some(list) = property.get(key).and_then(|l| l.as_array()) {
+            let parts: Vec<String> = list
+                .iter()
+                .filter(|part| part.get("type").is_none_or(|t| t != "null"))
+                .map(|part| type_of(schema, part))
+                .collect();
+            return parts.join(", ");
+        }
+    }
+    if let Some(fields) = property.get("properties").and_then(|p| p.as_object()) {
+        return format!(
+            "table of {}",
+            fields.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
+        );
+    }
+    match property.get("type") {
+        Some(serde_json::Value::String(one)) => one.clone(),
+        Some(serde_json::Value::Array(list)) => {
+            let names: Vec<_> = list.iter().filter_map(|t| t.as_str()).filter(|t| *t != "null").collect();
+            names.join(" or ")
+        }
+        _ => "any".into(),
+    }
+}
+
+fn table(schema: &serde_json::Value, name: &str, definition: &serde_json::Value, out: &mut String) {
+    let text = definition.get("description").and_then(|d| d.as_str()).unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "\n## {name}\n\n{}\n\n| key | value | meaning |\n|---|---|---|",
+        text.replace('\n', " ")
+    );
+    let fields = definition.get("properties").and_then(|p| p.as_object());
+    for (key, property) in fields.into_iter().flatten() {
+        // Keys without a meaning of their own are aliases and a config.json's.
+        if let Some(meaning) = property.get("description").and_then(|d| d.as_str()) {
+            let value = type_of(schema, property);
+            let _ = writeln!(out, "| `{key}` | {value} | {} |", meaning.replace('\n', " "));
+        }
+    }
+}
+
+#[test]
+fn the_native_formats_page_is_current() {
+    let schema = llmlint::framework::native::derived_schema();
+    let mut text = String::from(
+        "<!-- Written by `LLMLINT_UPDATE=1 cargo test --test docs` from the format's types. -->\n\n\
+         # The native format\n\n\
+         For runs without a framework, for tests, and as the meaning that every other format is\n\
+         translated to. YAML, TOML or JSON; `llmlint: 1` at the top marks it. Unknown keys are errors.\n\
+         `llmlint schema llmlint` prints the JSON Schema, `fixtures/native` has examples.\n",
+    );
+    let sections = [
+        ("model", "Model"),
+        ("training", "Training"),
+        ("training.lora", "Lora"),
+        ("parallelism", "Parallelism"),
+        ("parallelism.offload", "OffloadTable"),
+        ("parallelism.zero", "Zero"),
+        ("parallelism.fsdp", "Fsdp"),
+        ("budget", "Budget"),
+    ];
+    for (name, definition) in sections {
+        let definition = schema.pointer(&format!("/$defs/{definition}")).expect("the schema has it");
+        table(&schema, name, definition, &mut text);
+    }
+    text += "\n`model` also accepts every other key of the architecture's `config.json`, and the names\n\
+             `d_model d_ff n_heads n_layers max_seq_len` (and `V h N L`) for the dimensions.\n";
+    assert_kept(&root().join("docs/native-format.md"), &text);
+}
+
 /// README's output block is what its first command prints.
 #[test]
 fn readme_shows_real_output() {
