@@ -4,6 +4,7 @@ use super::Checked;
 use crate::declare_rule;
 use crate::document::{Dialect, ProblemKind};
 use crate::finding::{Finding, Severity};
+use crate::framework::Kind;
 use crate::source::Location;
 
 declare_rule! {
@@ -33,6 +34,10 @@ declare_rule! {
 impl DuplicateKey {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let Some(framework) = file.framework else { return };
+        // Nobody asked about files that train nothing.
+        if file.kind == Kind::Other {
+            return;
+        }
         let refuses = framework.dialect(file.document.syntax) == Dialect::OmegaConf;
         for problem in file.document.problems.iter().filter(|p| p.kind == ProblemKind::DuplicateKey) {
             let (severity, what) = if refuses {
