@@ -275,9 +275,11 @@ impl<'d> Value<'d> {
         budget: &mut usize,
         depth: usize,
     ) {
-        if depth > limits::DEPTH {
+        // A merge costs too: a mapping that only merges may still be reached in many ways.
+        if depth > limits::DEPTH || *budget == 0 {
             return;
         }
+        *budget -= 1;
         // Merged keys first: what the mapping writes itself wins over what it merges in.
         for entry in self.raw_entries().iter().filter(|e| self.is_merge(e)) {
             let merged = self.at(entry.value, Some(entry.key));
@@ -305,13 +307,14 @@ impl<'d> Value<'d> {
 
     /// A key's value: the last one written, else one merged in.
     pub fn get(&self, key: &str) -> Option<Value<'d>> {
-        self.get_within(key, 0)
+        self.get_within(key, &mut { limits::EXPANDED_NODES }, 0)
     }
 
-    fn get_within(&self, key: &str, depth: usize) -> Option<Value<'d>> {
-        if depth > limits::DEPTH {
+    fn get_within(&self, key: &str, budget: &mut usize, depth: usize) -> Option<Value<'d>> {
+        if depth > limits::DEPTH || *budget == 0 {
             return None;
         }
+        *budget -= 1;
         let written = self
             .raw_entries()
             .iter()
@@ -323,9 +326,9 @@ impl<'d> Value<'d> {
         self.raw_entries().iter().rev().filter(|e| self.is_merge(e)).find_map(|entry| {
             let merged = self.at(entry.value, Some(entry.key));
             if merged.is_sequence() {
-                merged.items().find_map(|item| item.get_within(key, depth + 1))
+                merged.items().find_map(|item| item.get_within(key, budget, depth + 1))
             } else {
-                merged.get_within(key, depth + 1)
+                merged.get_within(key, budget, depth + 1)
             }
         })
     }
