@@ -21,10 +21,33 @@ pub(crate) struct Activations {
     pub(crate) body: Sum,
     /// Most that one layer's backward adds to its output's gradient.
     pub(crate) transient: Sum,
+    /// The encoder of an encoder-decoder; `layer` is then the decoder's.
+    pub(crate) encoder: Option<Encoder>,
     /// Where it comes from.
     pub(crate) source: &'static str,
     /// Not traced as it stands: how far the layers' part may be off, with the reason.
     pub(crate) doubt: Option<(f64, &'static str)>,
+}
+
+/// An encoder's layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoder {
+    /// Saved by one layer.
+    pub(crate) layer: Sum,
+    /// Saved by one checkpointed layer.
+    pub(crate) checkpoint: Sum,
+    /// Most that its backward adds.
+    pub(crate) transient: Sum,
+}
+
+fn encoder(table: Table, checkpointed: bool) -> Option<Encoder> {
+    let layer = table.part("encoder-layer")?;
+    let transient = if checkpointed { "checkpoint-encoder-transient" } else { "encoder-transient" };
+    Some(Encoder {
+        layer,
+        checkpoint: table.get("checkpoint-encoder-layer"),
+        transient: table.get(transient),
+    })
 }
 
 const TRACED: &str = "traced block of transformers";
@@ -56,12 +79,17 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
         )
     })?;
     let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
+    if checkpointed && shape.architecture.family == Family::T5 {
+        // The recomputed position bias's part of the backward is up to 10 % off: better no figure.
+        return Err("T5's position bias under activation checkpointing is not understood yet".into());
+    }
     let mut activations = Activations {
         table,
         layer: table.get("layer"),
         checkpoint: table.get("checkpoint-layer"),
         body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
         transient: transient(table, checkpointed, &shape.symbols),
+        encoder: encoder(table, checkpointed),
         source: TRACED,
         doubt: None,
     };
@@ -270,6 +298,7 @@ pub(crate) fn adapted(
         checkpoint: table.get("checkpoint-layer"),
         body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
         transient,
+        encoder: None,
         source: "traced frozen block of transformers; adapters' inputs in closed form",
         doubt: None,
     };

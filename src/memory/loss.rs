@@ -28,6 +28,8 @@ pub(crate) struct LossContext {
     pub(crate) keep_logits: bool,
     /// The loss is compiled.
     pub(crate) compiled: bool,
+    /// An encoder-decoder: logits are of the decoder's tokens.
+    pub(crate) target: bool,
     /// Chunks are upcast one by one (LitGPT's come in fp32 already).
     pub(crate) chunks_upcast: bool,
 }
@@ -62,8 +64,23 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
     if cx.keep_logits {
         memory.saved = memory.saved.plus(&Sum::term(cx.logit, LOGITS));
     }
-    memory.head_backward = Some(head_backward(cx, &memory.saved));
+    let mut head = head_backward(cx, &memory.saved);
+    if cx.target {
+        for sum in [&mut memory.forward, &mut memory.saved, &mut memory.backward, &mut head] {
+            of_the_decoder(sum);
+        }
+    }
+    memory.head_backward = Some(head);
     memory
+}
+
+/// Tokens are the decoder's.
+fn of_the_decoder(sum: &mut Sum) {
+    for symbol in sum.0.iter_mut().flat_map(|term| &mut term.symbols) {
+        if *symbol == Symbol::Tokens {
+            *symbol = Symbol::TargetTokens;
+        }
+    }
 }
 
 /// Transformers from 4.46: logits, `.float()`, log-softmax; backward holds the log-softmax, the

@@ -176,6 +176,10 @@ fn not_modelled(run: &TrainingRun, architecture: &Architecture) -> Vec<Unknown> 
             push(what, format!("{what} training is not modelled yet"), degree.origin.location());
         }
     }
+    if architecture.encoder_layers > 0 && (run.lora.is_some() || run.loss.value == Loss::Fused) {
+        let why = "adapters and fused losses of encoder-decoders are not traced yet";
+        push("method", why.into(), run.method.origin.location());
+    }
     if let Some(format) = &architecture.quantized
         && run.quantization.value == Quantization::None
     {
@@ -263,6 +267,7 @@ fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters
         capped: shape.architecture.family == Family::Gemma2,
         keep_logits: run.keep_logits.value && run.loss.value != Loss::Fused,
         compiled: run.compile.value,
+        target: shape.architecture.encoder_layers > 0,
         chunks_upcast: run.model_code.value != ModelCode::Litgpt,
     }
 }

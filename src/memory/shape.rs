@@ -115,10 +115,17 @@ pub(crate) fn family_key(architecture: &Architecture) -> &'static str {
         Family::DistilBert => "distilbert",
         Family::Albert => "albert",
         Family::ModernBert => "modernbert",
+        Family::T5 if gated(architecture) => "t5-gated",
         Family::T5 => "t5",
         Family::Bart => "bart",
         Family::Mamba => "mamba",
     }
+}
+
+/// T5 1.1 and Flan-T5 gate their MLP.
+fn gated(architecture: &Architecture) -> bool {
+    let form = architecture.config.get("feed_forward_proj").and_then(serde_json::Value::as_str);
+    form.is_some_and(|form| form.starts_with("gated"))
 }
 
 /// A run's model, ready for the tables.

@@ -312,8 +312,9 @@ fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
 fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let activations = &plan.activations;
     let symbols = &plan.shape.symbols;
-    let (checkpointed, whole) =
-        split_layers(plan.run.activation_checkpointing.value, plan.trained_layers().min(rank.layers));
+    let encoder_layers = plan.shape.architecture.encoder_layers as f64;
+    let layers = plan.trained_layers().min(rank.layers) - encoder_layers;
+    let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, layers);
     let drivers = &[
         Driver::MicroBatchSize,
         Driver::SequenceLength,
@@ -356,6 +357,18 @@ fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             &activations.layer,
             symbols,
         );
+    }
+    if let Some(encoder) = &activations.encoder {
+        let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, encoder_layers);
+        for (count, each) in [(checkpointed, &encoder.checkpoint), (whole, &encoder.layer)] {
+            let what = line(Component::Activations, "", SAVED, drivers, activations.source);
+            lines.sum(
+                Line { name: name("saved by the encoder", count), ..what },
+                Some(("n_enc", count)),
+                each,
+                symbols,
+            );
+        }
     }
     lines.sum(
         line(
@@ -403,10 +416,12 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
     );
     let (what, one) = match plan.run.activation_checkpointing.value {
         Checkpointing::None | Checkpointing::Selective => {
-            ("saved activations of the first layer", &activations.layer)
+            let first = activations.encoder.as_ref().map_or(&activations.layer, |e| &e.layer);
+            ("saved activations of the first layer", first)
         }
         Checkpointing::Full | Checkpointing::Every { .. } => {
-            ("input of the first layer", &activations.checkpoint)
+            let first = activations.encoder.as_ref().map_or(&activations.checkpoint, |e| &e.checkpoint);
+            ("input of the first layer", first)
         }
     };
     lines.sum(
@@ -419,12 +434,21 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
         Checkpointing::None => "one layer's backward",
         _ => "one layer recomputed, and its backward",
     };
-    lines.sum(
-        line(Component::Temporaries, what, LAYER_BACKWARD, drivers, activations.source),
-        None,
-        &activations.transient,
-        symbols,
-    );
+    // The first layer to go backward is the decoder's last, the last one the encoder's first.
+    let ends: &[(&[Phase], &Sum)] = match &activations.encoder {
+        None => &[(LAYER_BACKWARD, &activations.transient)],
+        Some(encoder) => {
+            &[(&[Phase::BackwardTop], &activations.transient), (&[Phase::BackwardBottom], &encoder.transient)]
+        }
+    };
+    for (live, transient) in ends {
+        lines.sum(
+            line(Component::Temporaries, what, live, drivers, activations.source),
+            None,
+            transient,
+            symbols,
+        );
+    }
     dequantised(plan, lines);
     lines.worded(
         line(
