@@ -104,6 +104,7 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
                 &[("4", 4.0), ("P", plan.groups.total)],
             );
         }
+        upcast_ends(plan, stored, lines);
         return;
     };
     let quantised = quantized_bytes(run.quantization.value);
@@ -155,6 +156,34 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
         always("modules trained in full", &[Driver::LoraTargets], "PEFT's copies of modules_to_save"),
         &[("bytes", plan.weight), ("P_modules", adapters.saved_modules)],
     );
+}
+
+/// Full training after `prepare_kbit`-like casts (Axolotl without flash attention, FSDP or
+/// DeepSpeed): embedding, head and norms are fp32 among 16-bit layers, and so are their gradients
+/// and moments. What the other lines count for them is 16-bit; this is the rest.
+fn upcast_ends(plan: &Plan<'_>, stored: f64, lines: &mut Lines) {
+    if !plan.run.prepare_kbit.value || stored >= 4.0 {
+        return;
+    }
+    let inventory = &plan.shape.inventory;
+    let head = if inventory.head_is_tied() { 0 } else { inventory.head() };
+    let ends = (inventory.embedding() + head + inventory.norms()) as f64;
+    let source = "Axolotl's loaders/model.py casts embedding, head and norms to fp32; a gradient and a \
+                  moment have their parameter's dtype";
+    let whole: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
+    let with_step: Vec<Phase> = BACKWARD.iter().copied().chain([Phase::OptimizerStep]).collect();
+    let drivers = &[Driver::Weights, Driver::Attention];
+    let more = 4.0 - stored;
+    for (component, name, phases, count) in [
+        (Component::Weights, "embedding, head and norms in fp32", &Phase::ALL[..], 1.0),
+        (Component::Gradients, "their gradients in fp32", &with_step[..], 1.0),
+        (Component::Optimizer, "their moments in fp32", &whole[..], 2.0),
+    ] {
+        lines.product(
+            line(component, name, phases, drivers, source),
+            &[("copies", count), ("(4 − bytes)", more), ("P_ends", ends)],
+        );
+    }
 }
 
 /// States from the first step on, and the step's temporaries.
