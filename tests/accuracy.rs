@@ -3,6 +3,8 @@
 //! `cargo test --test accuracy -- --nocapture` prints the tables; `LLMLINT_UPDATE=1` writes
 //! `docs/accuracy.md`, `docs/accuracy.svg` and the recorded figures anew.
 
+#![expect(clippy::print_stdout, reason = "the tables are what this suite is run for")]
+
 #[path = "accuracy/native.rs"]
 mod native;
 #[path = "accuracy/plot.rs"]

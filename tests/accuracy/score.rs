@@ -68,10 +68,7 @@ pub(crate) fn summarise<'a>(rows: impl IntoIterator<Item = &'a Scored>) -> Summa
 }
 
 /// Groups in order of their names.
-pub(crate) fn by<'a>(
-    rows: &'a [Scored],
-    key: impl Fn(&Scored) -> String,
-) -> BTreeMap<String, Vec<&'a Scored>> {
+pub(crate) fn by(rows: &[Scored], key: impl Fn(&Scored) -> String) -> BTreeMap<String, Vec<&Scored>> {
     let mut groups: BTreeMap<String, Vec<&Scored>> = BTreeMap::new();
     for row in rows {
         groups.entry(key(row)).or_default().push(row);
