@@ -50,6 +50,16 @@ impl Verdict {
         }
     }
 
+    /// How much it needs looking at: exceeds, tight, unknown, fits.
+    pub fn gravity(self) -> u8 {
+        match self {
+            Verdict::Exceeds => 3,
+            Verdict::Tight => 2,
+            Verdict::Unknown => 1,
+            Verdict::Fits => 0,
+        }
+    }
+
     /// Compares an estimate with a budget.
     pub fn of(estimate: Option<&Estimate>, budget: Option<&Budget>) -> Verdict {
         let (Some(estimate), Some(budget)) = (estimate, budget) else { return Verdict::Unknown };

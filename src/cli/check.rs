@@ -48,8 +48,16 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         let touched = |path: &str| {
             context.working_directory.join(path).canonicalize().is_ok_and(|path| changed.contains(&path))
         };
-        // A changed DeepSpeed file concerns every run that names it.
-        report.files.retain(|file| file.sources.iter().any(|source| touched(&source.path)));
+        // A changed DeepSpeed file concerns every run that names it, and changed settings (a
+        // budget, a rule's level) every file below them.
+        let settings_touched = |path: &str| {
+            let path = context.working_directory.join(path);
+            let settings = context.settings.of(path.parent().unwrap_or(&path)).path.as_ref();
+            settings.and_then(|path| path.canonicalize().ok()).is_some_and(|path| changed.contains(&path))
+        };
+        report.files.retain(|file| {
+            file.sources.iter().any(|source| touched(&source.path)) || settings_touched(&file.path)
+        });
         if options.format.iter().any(report::Format::shows_base) {
             base = Some(diff::at_revision(since, &context, &options.budget)?);
         }

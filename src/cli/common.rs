@@ -96,7 +96,8 @@ pub(crate) struct CheckOptions {
     /// Exit with 1 when there are findings of this severity or above
     #[arg(long, value_name = "SEVERITY", help_heading = "Rules")]
     pub fail_on: Option<FailOn>,
-    /// Report only configs that changed since a git revision, and runs that name a changed file
+    /// Report only configs that changed since a git revision, and those that a changed file or
+    /// llmlint.toml concerns
     #[arg(long, value_name = "REV", help_heading = "Files")]
     pub since: Option<String>,
     /// Apply safe fixes

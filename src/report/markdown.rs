@@ -64,12 +64,7 @@ fn table(report: &Report, options: &Options<'_>, text: &mut String) {
         return;
     }
     // What needs looking at comes first; within a verdict the order of the paths stays.
-    files.sort_by_key(|file| match file.verdict {
-        Verdict::Exceeds => 0,
-        Verdict::Tight => 1,
-        Verdict::Unknown => 2,
-        Verdict::Fits => 3,
-    });
+    files.sort_by_key(|file| std::cmp::Reverse(file.verdict.gravity()));
     let folded = files.len() > OPEN_ROWS;
     if folded {
         text.push_str(&format!("<details><summary>{}</summary>\n\n", words::count(files.len(), "config")));

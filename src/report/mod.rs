@@ -23,6 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::check::{FileReport, Report, Verdict};
 use crate::finding::{Finding, Safety, Severity};
 use crate::source::{Location, Position, Source};
+use crate::units::Bytes;
 
 /// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -148,6 +149,10 @@ pub struct Summary {
     pub unsafe_fixable: usize,
     /// Files looked at.
     pub files: usize,
+    /// The verdict that matters most: exceeds, tight, unknown, fits; `None` without a run.
+    pub verdict: Option<Verdict>,
+    /// The largest estimate of device memory among the runs.
+    pub worst_peak_bytes: Option<Bytes>,
 }
 
 impl Summary {
@@ -158,6 +163,12 @@ impl Summary {
             summary.suppressed += file.suppressed;
             if file.run.is_some() || file.kind == crate::framework::Kind::Run {
                 summary.runs += 1;
+                let peak = file.estimate.as_ref().map(|estimate| estimate.device);
+                summary.worst_peak_bytes = summary.worst_peak_bytes.max(peak);
+                let graver = |worst: Verdict| file.verdict.gravity() > worst.gravity();
+                if summary.verdict.is_none_or(graver) {
+                    summary.verdict = Some(file.verdict);
+                }
                 match file.verdict {
                     Verdict::Fits => summary.fits += 1,
                     Verdict::Tight => summary.tight += 1,
