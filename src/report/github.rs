@@ -69,5 +69,9 @@ fn annotation(
         message.push_str("\nhelp: ");
         message.push_str(&words::clip(&sanitize::text(help), words::MESSAGE));
     }
+    for fix in &finding.fixes {
+        message.push_str("\nfix: ");
+        message.push_str(&words::clip(&sanitize::text(&fix.title), words::MESSAGE));
+    }
     writeln!(out, ",title={}::{}", github_property(finding.rule), github_data(&message))
 }
