@@ -25,9 +25,16 @@ fn live_command(text: &str, format: &str) -> Option<String> {
         .find(|line| {
             let start = line.trim_start();
             let ours = format == "github"
-                && ["::error file=", "::warning file=", "::notice file=", "::notice title="]
-                    .iter()
-                    .any(|p| start.starts_with(p));
+                && [
+                    "::error file=",
+                    "::warning file=",
+                    "::notice file=",
+                    "::error title=llmlint::and ",
+                    "::warning title=llmlint::and ",
+                    "::notice title=llmlint::and ",
+                ]
+                .iter()
+                .any(|p| start.starts_with(p));
             (start.starts_with("::") && !ours) || line.contains("##[")
         })
         .map(str::to_owned)
