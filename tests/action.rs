@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::print_stdout, reason = "a test")]
 
+mod common;
 #[path = "action/harness.rs"]
 mod harness;
 
@@ -233,6 +234,20 @@ fn a_pull_request_is_told_what_it_changes() {
     let outcome = job.input("since", "none").run();
     assert_eq!(answer(&outcome), ("exceeds", "2"));
     assert!(!outcome.summary.contains("change |"), "{}", outcome.summary);
+}
+
+#[test]
+fn the_readme_shows_the_summary_of_a_pull_request() {
+    let (job, base, head) = pull_request();
+    let outcome = job.pull_request(&base, &head).run();
+    // Below the counts, which have a time in them; headings would be headings of the page.
+    let summary = &outcome.summary[outcome.summary.find("| config").expect("a table")..];
+    let shown = format!("<!-- summary -->\n{}<!-- /summary -->", summary.replace("### Findings\n\n", ""));
+    let path = common::root().join("README.md");
+    let page = std::fs::read_to_string(&path).expect("README.md");
+    let (before, rest) = page.split_once("<!-- summary -->").expect("a place for it");
+    let (_, after) = rest.split_once("<!-- /summary -->").expect("its end");
+    common::assert_kept(&path, &format!("{before}{shown}{after}"));
 }
 
 #[test]

@@ -325,7 +325,7 @@ fn bad_configs_are_refused_with_the_field_named() {
 }
 
 #[test]
-fn what_a_config_leaves_out_is_the_classs_default_and_said_to_be() {
+fn what_a_config_leaves_out_is_the_class_default_and_said_to_be() {
     let c = config(&json!({"model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32}));
     let a = Architecture::from_config(&c).expect("supported");
     assert_eq!((a.kv_heads, a.intermediate_size, a.sliding_window), (8, 14336, Some(4096)));
