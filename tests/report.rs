@@ -107,7 +107,6 @@ fn estimate(scale: f64) -> Estimate {
         reserved,
         device,
         device_interval: Interval { low: device - Bytes::from_gib(3.0), high: device + Bytes::from_gib(5.5) },
-        under_pressure: device + Bytes::from_gib(5.5),
         causes: vec![
             Cause {
                 what: "reserved by the allocator beyond what is allocated".into(),

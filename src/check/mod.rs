@@ -28,8 +28,7 @@ use crate::suppress;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The interval's upper end is under the budget, or what the run needs once the allocator
-    /// gives its cache back.
+    /// The interval's upper end is under the budget.
     Fits,
     /// The interval straddles the budget.
     Tight,
@@ -65,7 +64,7 @@ impl Verdict {
         let (Some(estimate), Some(budget)) = (estimate, budget) else { return Verdict::Unknown };
         if estimate.device_interval.low > budget.memory {
             Verdict::Exceeds
-        } else if estimate.under_pressure <= budget.memory {
+        } else if estimate.device_interval.high <= budget.memory {
             Verdict::Fits
         } else {
             Verdict::Tight

@@ -8,9 +8,9 @@ use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines};
 use super::plan::Plan;
 use super::rank::Rank;
-use super::states::{self, OptimizerMemory};
+use super::states::{self, OptimizerMemory, quantized_bytes};
 use super::timeline::{self, STEP};
-use crate::run::{DataParallel, Optimizer, Parallelism, TrainingRun, ZeroBuffers};
+use crate::run::{DataParallel, Offload, Optimizer, Parallelism, TrainingRun, ZeroBuffers};
 
 /// How states are spread over data-parallel ranks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,7 +114,6 @@ fn wrapped(plan: &Plan<'_>) -> (f64, f64) {
 
 fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Lines) {
     let run = plan.run;
-    let all = plan.shape.inventory.total() as f64;
     let (layer, root) = wrapped(plan);
     let stored = run.weights.value.bytes() as f64;
     let compute = stored.min(run.compute.value.bytes() as f64);
@@ -123,19 +122,17 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
     } else {
         stored
     };
-    lines.product(
-        Line {
-            component: Component::Weights,
-            name: "shard of the weights".into(),
-            live: PhaseSet::ALL,
-            drivers: SHARDED,
-            source: FSDP,
-        },
-        &[("bytes", stored), ("P/W", all / shards)],
-    );
-    adapters(plan, shards, lines);
+    // CPU offload keeps the shards, their gradients and the step in the host's memory.
+    if run.parallelism.offload_parameters.value == Offload::None {
+        shard_of_weights(plan, stored, shards, FSDP, lines);
+        adapters(plan, shards, lines);
+        sharded_gradients(plan, shards, root, lines);
+    }
     sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
-    sharded_gradients(plan, shards, root, lines);
+    // Quantised layers are gathered as they are stored.
+    let gathered_part = layer_bytes(plan, compute) / compute;
+    let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;
+    let layer = layer * gathered_part;
     let gathered = if reshard { root + layer } else { all };
     let name = if reshard {
         "gathered weights: root group and one layer"
@@ -191,6 +188,46 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
             FSDP,
         ),
         &[("(compute + reduce bytes)", compute + reduce), ("P_r", root)],
+    );
+}
+
+/// Bytes of a stored parameter of the layers, on average: quantised matrices beside the rest.
+fn layer_bytes(plan: &Plan<'_>, stored: f64) -> f64 {
+    let inventory = &plan.shape.inventory;
+    let in_layers = inventory.in_layers() as f64;
+    match quantized_bytes(plan.run.quantization.value) {
+        Some((bytes, ..)) if plan.adapters.is_some() && in_layers > 0.0 => {
+            let part = (inventory.quantizable() as f64).min(in_layers);
+            (bytes * part + stored * (in_layers - part)) / in_layers
+        }
+        _ => stored,
+    }
+}
+
+/// The base weights of one rank, quantised matrices apart.
+fn shard_of_weights(plan: &Plan<'_>, stored: f64, shards: f64, source: &'static str, lines: &mut Lines) {
+    let all = plan.shape.inventory.total() as f64;
+    let always = |name: &str, drivers: &'static [Driver]| Line {
+        component: Component::Weights,
+        name: name.to_owned(),
+        live: PhaseSet::ALL,
+        drivers,
+        source,
+    };
+    let quantised = quantized_bytes(plan.run.quantization.value).filter(|_| plan.adapters.is_some());
+    let Some((bytes, formula, _)) = quantised else {
+        lines.product(always("shard of the weights", SHARDED), &[("bytes", stored), ("P/W", all / shards)]);
+        return;
+    };
+    let part = plan.shape.inventory.quantizable() as f64;
+    let drivers = &[Driver::Quantization, Driver::Gpus, Driver::Model];
+    lines.product(
+        always("shard of the quantised weights", drivers),
+        &[(&format!("({formula})"), bytes), ("P_linear/W", part / shards)],
+    );
+    lines.product(
+        always("shard of the weights that stay as they are", SHARDED),
+        &[("bytes", stored), ("(P − P_linear)/W", (all - part).max(0.0) / shards)],
     );
 }
 
@@ -398,18 +435,9 @@ fn step_gradients(plan: &Plan<'_>, shards: f64, elements: f64, lines: &mut Lines
 fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
     let (w, total) = (zero_weight(plan), plan.groups.total);
     let all = plan.shape.inventory.total() as f64;
-    let on_host = plan.run.parallelism.offload_parameters.value != crate::run::Offload::None;
+    let on_host = plan.run.parallelism.offload_parameters.value != Offload::None;
     if !on_host {
-        lines.product(
-            Line {
-                component: Component::Weights,
-                name: "shard of the weights".into(),
-                live: PhaseSet::ALL,
-                drivers: SHARDED,
-                source: ZERO,
-            },
-            &[("bytes", w), ("P/W", all / shards)],
-        );
+        shard_of_weights(plan, w, shards, ZERO, lines);
     }
     adapters(plan, shards, lines);
     masters(plan, rank, shards, lines);
@@ -439,7 +467,7 @@ fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
-        &[("bytes", w), ("min(P, max_live_parameters)", all.min(live))],
+        &[("bytes", layer_bytes(plan, w)), ("min(P, max_live_parameters)", all.min(live))],
     );
     zero3_step(plan, rank, shards, lines);
 }

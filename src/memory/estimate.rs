@@ -8,6 +8,7 @@ use super::parameters::ParameterCount;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::replay;
+use super::states::quantized_bytes;
 use super::timeline;
 use crate::catalog::Architecture;
 use crate::run::{Batching, Checkpointing, Offload, TrainingRun, Unknown};
@@ -55,9 +56,6 @@ pub struct Estimate {
     pub device: Bytes,
     /// The interval of `device`; budgets are compared with it.
     pub device_interval: Interval,
-    /// The most it needs on a card that is too small for all the allocator would like to keep:
-    /// cached blocks are given back before an out-of-memory error, fragments of used ones are not.
-    pub under_pressure: Bytes,
     /// Why it is that wide.
     pub causes: Vec<Cause>,
     /// When the peak is.
@@ -102,16 +100,17 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     let ratio = replayed.map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
     let reserved = allocated * ratio;
     let context = overhead::context(gpus);
-    let device = reserved + context;
-    let figures = Figures { plan: &plan, ledger: &ledger, phase, allocated, reserved, device, gpus };
+    // Blocks that are only cached are given back before an out-of-memory error; fragments of
+    // used ones are not. What a card must hold lies between.
+    let held = match run.batching.value {
+        Batching::Padded => reserved.min(allocated * UNUSABLE_AT_WORST),
+        Batching::Fixed | Batching::Packed => reserved,
+    };
+    let device = held + context;
+    let figures = Figures { plan: &plan, ledger: &ledger, phase, allocated, reserved: held, device, gpus };
     let (device_interval, causes) = interval(&figures);
     let host = host_bytes(&plan, &rank, gpus);
-    let under_pressure = match run.batching.value {
-        Batching::Padded => device_interval.high.min(allocated * UNUSABLE_AT_WORST + context),
-        Batching::Fixed | Batching::Packed => device_interval.high,
-    };
     Ok(Estimate {
-        under_pressure,
         allocated,
         reserved,
         device,
@@ -133,6 +132,19 @@ const UNUSABLE_AT_WORST: f64 = 80.0 / 58.8;
 /// GPUs of one host, where the run does not say: the usual eight.
 const GPUS_PER_HOST: u64 = 8;
 
+/// The base weights as they are stored, quantised matrices in their quantised size.
+fn base_bytes(plan: &Plan<'_>) -> f64 {
+    let inventory = &plan.shape.inventory;
+    let (all, stored) = (inventory.total() as f64, plan.run.weights.value.bytes() as f64);
+    match quantized_bytes(plan.run.quantization.value) {
+        Some((bytes, ..)) if plan.adapters.is_some() => {
+            let part = inventory.quantizable() as f64;
+            bytes * part + stored * (all - part).max(0.0)
+        }
+        _ => stored * all,
+    }
+}
+
 /// Host memory for offloaded states of all ranks on a host, and for paged ones.
 fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
     let ranks = gpus.clamp(1, GPUS_PER_HOST) as f64;
@@ -146,7 +158,7 @@ fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
         bytes += 16.0 * plan.groups.total / shards;
     }
     if plan.run.parallelism.offload_parameters.value != Offload::None {
-        bytes += 2.0 * plan.shape.inventory.total() as f64 / shards;
+        bytes += base_bytes(plan) / shards;
     }
     if plan.run.activation_offload.value {
         let each = if matches!(plan.run.activation_checkpointing.value, Checkpointing::None) {
