@@ -63,7 +63,7 @@ fn a_run_that_fits_passes() {
         "{}",
         outcome.summary
     );
-    assert!(outcome.summary.contains("✅ fits"));
+    assert!(outcome.summary.contains("✅\u{a0}fits"));
     let report = std::fs::read_to_string(&outcome.outputs["report"]).expect("the report");
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["files"][0]["path"], "configs/sft.yaml");
@@ -81,7 +81,7 @@ fn a_run_over_budget_fails_with_an_annotation_on_its_line() {
     assert_eq!(errors[0].properties["file"], "sft.yaml");
     assert_eq!(errors[0].properties["line"], "11");
     assert_eq!(errors[0].properties["title"], "over-budget");
-    assert!(outcome.summary.contains("❌ exceeds"), "{}", outcome.summary);
+    assert!(outcome.summary.contains("❌\u{a0}exceeds"), "{}", outcome.summary);
     // The log for people has the source lines, out of the runner's reach.
     assert!(outcome.log.contains("micro_batch_size: 16"), "{}", outcome.log);
     outcome.only_our_commands();
@@ -202,6 +202,15 @@ fn a_tool_that_fails_is_not_taken_for_findings() {
     could_not(&Job::new(&[]).environment("LLMLINT_BINARY", "/not/there").run(), "exit code 127");
 }
 
+#[test]
+fn the_log_is_inert_whatever_the_tool_prints() {
+    let chatty = "#!/bin/sh\nfor n in 1 2; do\n  printf '::error::x\\n a ##[add-mask]y\\n::stop-commands::z\\n::z::\\n::set-output name=a::b' >&$n\ndone\nexit 1\n";
+    let outcome = Job::new(&[]).program("chatty", chatty).environment("LLMLINT_BINARY", "chatty").run();
+    assert!(outcome.log.contains("##[add-mask]y"), "it is there: {}", outcome.log);
+    assert_eq!(outcome.commands.len(), 1, "and obeyed is only our own error: {:?}", outcome.commands);
+    could_not(&outcome, "exit code 1");
+}
+
 /// A pull request of two commits: the first has two configs, the second raises a micro batch.
 fn pull_request() -> (Job, String, String) {
     let job = Job::new(&[("configs/sft.yaml", RUN), ("configs/other.yaml", &run_with(32))]);
@@ -318,7 +327,7 @@ fn annotations_stay_under_the_limit_of_github() {
     let warnings = outcome.of("warning");
     assert_eq!(warnings.len(), 10, "{}", outcome.log);
     assert!(warnings[9].data.contains("and 16 more"), "{}", warnings[9].data);
-    assert_eq!(outcome.summary.matches("**unknown-key**").count(), 25);
+    assert_eq!(outcome.summary.matches("**[unknown-key](").count(), 25);
     assert_eq!(outcome.outputs["findings"], "25");
 }
 
@@ -372,7 +381,7 @@ fn the_comment_is_opt_in_and_never_fails_the_run() {
     let refused = with_gh().input("comment-summary", "true").environment("GH_FAILS", "1").run();
     assert_eq!(refused.code, 1, "the code of the findings");
     assert!(refused.of("notice")[0].data.contains("no comment written"), "{}", refused.log);
-    assert!(refused.summary.contains("❌ exceeds"));
+    assert!(refused.summary.contains("❌\u{a0}exceeds"));
 }
 
 fn sha256(path: &Path) -> String {

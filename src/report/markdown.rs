@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::{Options, Summary, findings, place, pretty, words};
+use super::{Options, Summary, findings, place, pretty, rule_url, words};
 use crate::check::{FileReport, Report, Verdict};
 use crate::finding::Severity;
 use crate::sanitize::{self, markdown};
+use crate::units::Bytes;
 
 /// GitHub drops a step summary above 1 MiB.
 const BYTES: usize = 900_000;
@@ -15,10 +16,14 @@ const OPEN_ROWS: usize = 50;
 pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write) -> io::Result<()> {
     let summary = Summary::of(report);
     let mut text = String::from("## llmlint\n\n");
-    for line in pretty::footer(report) {
-        text.push_str(&format!("{}\n", markdown(&line).replace("\\`", "`")));
+    let footer: Vec<String> =
+        pretty::footer(report).iter().map(|line| markdown(line).replace("\\`", "`")).collect();
+    if let [counts, hints @ ..] = footer.as_slice() {
+        text.push_str(&format!("{counts}\n\n"));
+        if !hints.is_empty() {
+            text.push_str(&format!("{}\n\n", hints.join("; ")));
+        }
     }
-    text.push('\n');
     table(report, options, &mut text);
     if summary.findings() > 0 {
         text.push_str("### Findings\n\n");
@@ -27,13 +32,13 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
         for (file, finding) in findings(report).filter(|(_, f)| f.severity == severity) {
             let place = place(file, finding.primary.location);
             let mut item = format!(
-                "- {} **{}** {}:{}:{}: {}\n",
+                "- {} {} {}:{}:{}: {}\n",
                 match severity {
                     Severity::Error => "❌",
                     Severity::Warning => "⚠️",
                     Severity::Note => "ℹ️",
                 },
-                finding.rule,
+                rule(finding.rule),
                 markdown(&sanitize::path(place.path)),
                 place.start.line,
                 place.start.column,
@@ -55,6 +60,16 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
         }
     }
     out.write_all(text.as_bytes())
+}
+
+/// The rule's name, linked to its page.
+fn rule(name: &str) -> String {
+    rule_url(name).map_or_else(|| format!("**{name}**"), |url| format!("**[{name}]({url})**"))
+}
+
+/// A figure that a narrow table must not break.
+fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
 }
 
 fn table(report: &Report, options: &Options<'_>, text: &mut String) {
@@ -82,7 +97,8 @@ fn table(report: &Report, options: &Options<'_>, text: &mut String) {
         let run = file.run.as_ref();
         let peak = file.estimate.as_ref().map_or_else(String::new, |estimate| {
             let range = estimate.device_interval;
-            format!("{} ({} to {})", estimate.device, range.low, range.high)
+            let of = |bytes: Bytes| unbroken(&bytes.to_string());
+            format!("{} ({} to {})", of(estimate.device), of(range.low), of(range.high))
         });
         let cells = [
             markdown(&sanitize::path(&file.path)),
@@ -90,17 +106,17 @@ fn table(report: &Report, options: &Options<'_>, text: &mut String) {
             markdown(&run.map(words::method).unwrap_or_default()),
             markdown(&words::gpus(file)),
             peak,
-            file.budget.as_ref().map(|budget| budget.memory.to_string()).unwrap_or_default(),
-            match file.verdict {
-                Verdict::Exceeds => "❌ exceeds".to_owned(),
-                Verdict::Tight => "⚠️ tight".to_owned(),
-                Verdict::Fits => "✅ fits".to_owned(),
-                Verdict::Unknown => words::verdict(file).to_owned(),
-            },
+            unbroken(&file.budget.as_ref().map(|budget| budget.memory.to_string()).unwrap_or_default()),
+            unbroken(match file.verdict {
+                Verdict::Exceeds => "❌ exceeds",
+                Verdict::Tight => "⚠️ tight",
+                Verdict::Fits => "✅ fits",
+                Verdict::Unknown => words::verdict(file),
+            }),
         ];
         text.push_str(&format!("| {} |", cells.join(" | ")));
         if changes {
-            text.push_str(&format!(" {} |", words::change_from(options.base, file)));
+            text.push_str(&format!(" {} |", unbroken(&words::change_from(options.base, file))));
         }
         text.push('\n');
     }
