@@ -6,11 +6,12 @@
 use super::expression::Symbol;
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines};
+use super::parallel::Degrees;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::states::{self, OptimizerMemory, quantized_bytes};
 use super::timeline::{self, STEP};
-use crate::run::{DataParallel, Offload, Optimizer, Parallelism, TrainingRun, ZeroBuffers};
+use crate::run::{DataParallel, ModelCode, Offload, Optimizer, Parallelism, TrainingRun, ZeroBuffers};
 
 /// How states are spread over data-parallel ranks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,15 +34,23 @@ pub(crate) enum Strategy {
         /// Ranks that share one copy.
         shards: f64,
     },
+    /// Megatron's buffers: whole weights, whole fp32 gradients, masters and states in shards.
+    Megatron {
+        /// Ranks that share one copy of masters and states.
+        shards: f64,
+    },
 }
 
 impl Strategy {
     /// Of a run; `Err` says what is not modelled.
     pub(crate) fn of(run: &TrainingRun) -> Result<Strategy, String> {
         let parallel = &run.parallelism;
-        let ranks = parallel.gpus.as_ref().map_or(1, |g| g.value).max(1);
+        let gpus = parallel.gpus.as_ref().map_or(1, |g| g.value).max(1);
+        let ranks = Degrees::of(run).replicas(gpus);
         let shards = shards(parallel, ranks);
+        let megatron = run.model_code.value == ModelCode::Megatron && run.lora.is_none();
         Ok(match parallel.data_parallel.value {
+            DataParallel::None | DataParallel::Ddp if megatron => Strategy::Megatron { shards: 1.0 },
             DataParallel::None => Strategy::Single,
             DataParallel::Ddp if ranks == 1 => Strategy::Single,
             DataParallel::Ddp => Strategy::Ddp,
@@ -52,8 +61,9 @@ impl Strategy {
             DataParallel::Zero1 => Strategy::Zero { stage: 1, shards },
             DataParallel::Zero2 => Strategy::Zero { stage: 2, shards },
             DataParallel::Zero3 => Strategy::Zero { stage: 3, shards },
+            DataParallel::MegatronDistributed if run.lora.is_none() => Strategy::Megatron { shards },
             DataParallel::MegatronDistributed => {
-                return Err("Megatron's distributed optimizer is not modelled yet".into());
+                return Err("adapters under Megatron's distributed optimizer are not modelled".into());
             }
         })
     }
@@ -72,6 +82,7 @@ const BEFORE_LAYERS: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBac
 pub(crate) fn states(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     match rank.strategy {
         Strategy::Single | Strategy::Ddp => ddp(plan, rank, lines),
+        Strategy::Megatron { shards } => megatron(plan, rank, shards, lines),
         Strategy::Fsdp { shards, reshard } => fsdp(plan, rank, shards, reshard, lines),
         Strategy::Zero { stage: 3, shards } => zero3(plan, rank, shards, lines),
         Strategy::Zero { stage, shards } => zero12(plan, rank, stage, shards, lines),
@@ -103,6 +114,42 @@ fn ddp(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         ),
         &[("bytes", plan.gradient), ("P_trained", plan.groups.total)],
     );
+}
+
+/// Megatron's own data parallelism: gradients are accumulated in one buffer that is also what is
+/// reduced; with its distributed optimizer each rank steps on its part of the masters.
+fn megatron(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
+    const SOURCE: &str = "Megatron core: parameter and gradient buffers, masters and moments";
+    let run = plan.run;
+    let total = plan.groups.total;
+    let stored = run.weights.value.bytes() as f64;
+    let always = |component, name: &str, drivers| Line {
+        component,
+        name: name.to_owned(),
+        live: PhaseSet::ALL,
+        drivers,
+        source: SOURCE,
+    };
+    let all = plan.shape.inventory.total() as f64;
+    let drivers: &[Driver] = &[Driver::Model, Driver::Tensor, Driver::Pipeline, Driver::Weights];
+    lines.product(
+        always(Component::Weights, "weights of this rank", drivers),
+        &[("bytes", stored), ("P", all)],
+    );
+    let drivers: &[Driver] = &[Driver::Model, Driver::Gradients, Driver::Tensor, Driver::Pipeline];
+    lines.product(
+        always(Component::Gradients, "buffer of the gradients", drivers),
+        &[("bytes", plan.gradient), ("P", total)],
+    );
+    if rank.optimizer_on_host {
+        return;
+    }
+    let shared = (total + plan.spread_experts) / shards;
+    if stored < 4.0 {
+        let line = always(Component::Optimizer, "fp32 master weights, this rank's part", SHARDED);
+        lines.product(line, &[("4", 4.0), ("P/W", shared)]);
+    }
+    sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
 }
 
 /// Parameters of one wrapped layer, and outside the layers.
@@ -206,7 +253,7 @@ fn layer_bytes(plan: &Plan<'_>, stored: f64) -> f64 {
 
 /// The base weights of one rank, quantised matrices apart.
 fn shard_of_weights(plan: &Plan<'_>, stored: f64, shards: f64, source: &'static str, lines: &mut Lines) {
-    let all = plan.shape.inventory.total() as f64;
+    let all = plan.shape.inventory.total() as f64 + plan.spread_experts;
     let always = |name: &str, drivers: &'static [Driver]| Line {
         component: Component::Weights,
         name: name.to_owned(),
@@ -252,7 +299,7 @@ fn adapters(plan: &Plan<'_>, shards: f64, lines: &mut Lines) {
 
 fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines) {
     let g = plan.gradient;
-    let total = plan.groups.total;
+    let total = plan.groups.total + plan.spread_experts;
     if plan.run.gradient_accumulation_steps.value > 1 {
         lines.product(
             line(
@@ -291,13 +338,15 @@ fn sharded_optimizer(plan: &Plan<'_>, rank: &Rank, shards: f64, memory: &Optimiz
     let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
     let drivers = &[Driver::Gpus, Driver::DataParallel, Driver::Optimizer];
     let formula = format!("({})/W", memory.formula);
+    // States of experts are spread already.
+    let spread = 1.0 + plan.spread_experts / plan.trained.parameters.max(1.0);
     lines.worded(
         line(Component::Optimizer, "shard of the optimizer states", &kept, drivers, memory.source),
         &formula,
-        memory.state / shards,
+        memory.state * spread / shards,
     );
     let whole_list = memory.step > 0.5 * plan.trained.parameters;
-    let step = if whole_list { memory.step / shards } else { memory.step };
+    let step = if whole_list { memory.step * spread / shards } else { memory.step };
     lines.worded(
         line(
             Component::Temporaries,

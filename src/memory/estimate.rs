@@ -4,6 +4,7 @@ use super::data_parallel::Strategy;
 use super::interval::{Figures, interval};
 use super::ledger::{Component, Ledger, Phase};
 use super::overhead;
+use super::parallel::{self, Degrees};
 use super::parameters::ParameterCount;
 use super::plan::Plan;
 use super::rank::Rank;
@@ -84,22 +85,41 @@ impl Estimate {
 /// # Errors
 /// What is missing, or what the estimator does not model, with the reason.
 pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estimate, Vec<Unknown>> {
-    let plan = Plan::new(run, architecture)?;
     let strategy = Strategy::of(run).map_err(|why| {
         let location = run.parallelism.data_parallel.origin.location();
         vec![Unknown { what: "data parallel".into(), why, location }]
     })?;
     let gpus = run.parallelism.gpus.as_ref().map_or(1, |g| g.value);
-    let rank = Rank::every(&plan, strategy);
+    let degrees = Degrees::of(run);
+    let slices = parallel::slices(run, architecture).map_err(|why| {
+        let location = run.parallelism.pipeline.origin.location();
+        vec![Unknown { what: "pipeline parallel".into(), why, location }]
+    })?;
+    let mut ranks = Vec::new();
+    let mut worst: Option<(Plan<'_>, Rank, Bytes)> = None;
+    for slice in &slices {
+        let plan = Plan::new(run, architecture, slice)?;
+        let rank = Rank::of(&plan, strategy);
+        let (phase, allocated) = timeline::ledger(&plan, &rank).peak();
+        ranks.push(RankTotal { rank: rank.name.clone(), allocated, phase });
+        if worst.as_ref().is_none_or(|w| allocated > w.2) {
+            worst = Some((plan, rank, allocated));
+        }
+    }
+    let Some((plan, rank, _)) = worst else { return Err(Vec::new()) };
     let mut ledger = timeline::ledger(&plan, &rank);
     let replayed = replay::replay(&plan, &rank);
     if let Some(replayed) = &replayed {
         ledger.entries.extend(overhead::rounding(replayed.slack));
     }
     let (phase, allocated) = ledger.peak();
+    if let [only] = ranks.as_mut_slice() {
+        // With the allocator's rounding.
+        (only.allocated, only.phase) = (allocated, phase);
+    }
     let ratio = replayed.map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
     let reserved = allocated * ratio;
-    let context = overhead::context(gpus);
+    let context = overhead::context(degrees.communicators(gpus));
     // Blocks that are only cached are given back before an out-of-memory error; fragments of
     // used ones are not. What a card must hold lies between.
     let held = match run.batching.value {
@@ -117,7 +137,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         device_interval,
         causes,
         phase,
-        ranks: vec![RankTotal { rank: rank.name.clone(), allocated, phase }],
+        ranks,
         rank: rank.name,
         ledger,
         host,
@@ -150,7 +170,9 @@ fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
     let ranks = gpus.clamp(1, GPUS_PER_HOST) as f64;
     let shards = match rank.strategy {
         Strategy::Single | Strategy::Ddp => 1.0,
-        Strategy::Fsdp { shards, .. } | Strategy::Zero { shards, .. } => shards,
+        Strategy::Fsdp { shards, .. } | Strategy::Zero { shards, .. } | Strategy::Megatron { shards } => {
+            shards
+        }
     };
     let mut bytes = plan.optimizer.paged;
     if rank.optimizer_on_host {

@@ -12,6 +12,7 @@ pub mod ledger;
 mod lines;
 mod loss;
 mod overhead;
+mod parallel;
 pub mod parameters;
 mod plan;
 mod rank;

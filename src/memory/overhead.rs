@@ -47,6 +47,6 @@ pub(crate) fn rounding(slack: f64) -> Option<Entry> {
 }
 
 /// Outside the allocator.
-pub(crate) fn context(gpus: u64) -> Bytes {
-    Bytes::from_f64((CONTEXT_GIB + if gpus > 1 { COMMUNICATOR_GIB } else { 0.0 }) * GIB)
+pub(crate) fn context(communicators: u64) -> Bytes {
+    Bytes::from_f64((CONTEXT_GIB + communicators as f64 * COMMUNICATOR_GIB) * GIB)
 }

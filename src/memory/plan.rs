@@ -5,6 +5,7 @@ use super::activations::{self, Activations};
 use super::adapters::Adapters;
 use super::expression::Symbol;
 use super::loss::{self, LossContext, LossMemory};
+use super::parallel::{self, Degrees, Slice};
 use super::parameters::{Inventory, ParameterCount, Place};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
@@ -47,6 +48,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) weight: f64,
     /// Bytes of a gradient.
     pub(crate) gradient: f64,
+    /// The part of the model that this rank holds.
+    pub(crate) slice: Slice,
+    /// Parameters of the whole model.
+    pub(crate) parameters: u64,
+    /// Experts are spread over data-parallel ranks already: what is added to the rank's parameters
+    /// before they are divided by all of those.
+    pub(crate) spread_experts: f64,
 }
 
 impl<'a> Plan<'a> {
@@ -57,6 +65,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(
         run: &'a TrainingRun,
         architecture: &'a Architecture,
+        slice: &Slice,
     ) -> Result<Plan<'a>, Vec<Unknown>> {
         let problems = not_modelled(run, architecture);
         if !problems.is_empty() {
@@ -68,15 +77,26 @@ impl<'a> Plan<'a> {
             // Chosen and rejected answers go through the model in one batch.
             shape.set_batch(run.micro_batch_size.value.saturating_mul(2), run.sequence_length.value);
         }
+        let degrees = Degrees::of(run);
+        let parameters = shape.inventory.total();
+        shape.take_part(slice, degrees);
+        let spread_experts = shape.inventory.experts() as f64 * (degrees.expert - 1) as f64;
         let adapters = run.lora.as_ref().map(|lora| Adapters::of(run, lora, architecture, &shape.inventory));
         if let Some(lora) = &run.lora {
             shape.symbols.set(Symbol::Rank, lora.rank.value);
         }
-        let activations = match &adapters {
+        let mut activations = match &adapters {
             Some(adapters) => activations::adapted(run, &shape, adapters),
             None => activations::full(run, &shape),
         }
         .map_err(|why| one("activations", why))?;
+        let megatron = run.model_code.value == ModelCode::Megatron && adapters.is_none();
+        if megatron {
+            parallel::megatron_layer(&mut activations, run, architecture);
+        }
+        if run.parallelism.sequence_parallel.value && degrees.tensor > 1 {
+            parallel::sequence_parallel(&mut activations, degrees.tensor, shape.precision.residual());
+        }
         let groups = groups(run, &shape.inventory, adapters.as_ref());
         let weight = match &adapters {
             Some(adapters) => adapters.weight,
@@ -100,8 +120,19 @@ impl<'a> Plan<'a> {
                 location: run.optimizer.origin.location(),
             }]
         })?;
-        let loss =
-            loss::loss(loss_context(run, &shape, adapters.as_ref()), activations.table, &shape.symbols);
+        let mut loss = if megatron {
+            parallel::megatron_loss()
+        } else {
+            loss::loss(loss_context(run, &shape, adapters.as_ref()), activations.table, &shape.symbols)
+        };
+        if !slice.last {
+            loss = LossMemory { source: loss.source, ..LossMemory::default() };
+        } else if !run.parallelism.vocab_parallel_loss.value && degrees.tensor > 1 {
+            for sum in [&mut loss.forward, &mut loss.saved, &mut loss.backward] {
+                *sum = parallel::gathered_logits(sum, degrees.tensor);
+            }
+            loss.head_backward = loss.head_backward.map(|s| parallel::gathered_logits(&s, degrees.tensor));
+        }
         Ok(Plan {
             run,
             adapters,
@@ -112,6 +143,9 @@ impl<'a> Plan<'a> {
             optimizer,
             weight,
             gradient: run.gradients.value.bytes() as f64,
+            slice: slice.clone(),
+            parameters,
+            spread_experts,
             shape,
         })
     }
@@ -120,7 +154,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn count(&self) -> ParameterCount {
         let adapters = self.adapters.as_ref().map_or(0.0, Adapters::parameters);
         ParameterCount {
-            total: self.shape.inventory.total().saturating_add(adapters as u64),
+            total: self.parameters.saturating_add(adapters as u64),
             trainable: self.groups.total as u64,
             embedding: self.shape.inventory.embedding(),
         }
@@ -128,7 +162,7 @@ impl<'a> Plan<'a> {
 
     /// Layers.
     pub(crate) fn layers(&self) -> f64 {
-        (self.shape.architecture.layers + self.shape.architecture.encoder_layers) as f64
+        (self.slice.layers() + self.shape.architecture.encoder_layers) as f64
     }
 
     /// Layers that autograd goes through: under `freeze` only the last ones.
@@ -166,19 +200,22 @@ fn not_modelled(run: &TrainingRun, architecture: &Architecture) -> Vec<Unknown> 
         push("task", why.into(), run.task.origin.location());
     }
     let parallel = &run.parallelism;
-    for (what, degree) in [
-        ("tensor parallel", &parallel.tensor),
-        ("pipeline parallel", &parallel.pipeline),
-        ("context parallel", &parallel.context),
-        ("expert parallel", &parallel.expert),
-    ] {
-        if degree.value > 1 {
-            push(what, format!("{what} training is not modelled yet"), degree.origin.location());
-        }
+    let degrees = Degrees::of(run);
+    let several = degrees.tensor.max(degrees.pipeline).max(degrees.context).max(degrees.expert) > 1;
+    if several && architecture.vision.is_some() {
+        push("model", "model parallelism of vision-language models is not modelled".into(), None);
     }
-    if architecture.encoder_layers > 0 && (run.lora.is_some() || run.loss.value == Loss::Fused) {
-        let why = "adapters and fused losses of encoder-decoders are not traced yet";
-        push("method", why.into(), run.method.origin.location());
+    if degrees.tensor > 1 && run.lora.is_some() {
+        let why = "adapters under tensor parallelism are not modelled";
+        push("tensor parallel", why.into(), parallel.tensor.origin.location());
+    }
+    if degrees.pipeline > 1 && run.lora.is_some() {
+        let why = "adapters under pipeline parallelism are not modelled";
+        push("pipeline parallel", why.into(), parallel.pipeline.origin.location());
+    }
+    if degrees.expert > 1 && architecture.moe.is_none() {
+        let why = "the model has no experts to spread";
+        push("expert parallel", why.into(), parallel.expert.origin.location());
     }
     if let Some(format) = &architecture.quantized
         && run.quantization.value == Quantization::None

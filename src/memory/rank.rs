@@ -19,14 +19,20 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// The rank of a run without model parallelism: all are alike.
-    pub(crate) fn every(plan: &Plan<'_>, strategy: Strategy) -> Rank {
+    /// The rank that holds the plan's slice.
+    pub(crate) fn of(plan: &Plan<'_>, strategy: Strategy) -> Rank {
         let weight_shards = match strategy {
             Strategy::Fsdp { shards, .. } | Strategy::Zero { stage: 3, shards } => shards,
             _ => 1.0,
         };
         Rank {
-            name: if strategy == Strategy::Single { "the GPU".into() } else { "every rank".into() },
+            name: if !plan.slice.name.is_empty() {
+                plan.slice.name.clone()
+            } else if strategy == Strategy::Single {
+                "the GPU".into()
+            } else {
+                "every rank".into()
+            },
             layers: plan.layers(),
             weight_shards,
             strategy,

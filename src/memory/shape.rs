@@ -3,6 +3,7 @@
 
 use super::coefficients::Table;
 use super::expression::{Symbol, Symbols};
+use super::parallel::{self, Degrees, Slice};
 use super::parameters::Inventory;
 use crate::catalog::{Architecture, Family};
 use crate::run::{Attention, Batching, DataParallel, Dtype, Kernels, TrainingRun};
@@ -169,6 +170,18 @@ impl<'a> Shape<'a> {
         self.symbols.set(Symbol::Sequence, sequence);
         self.symbols.set(Symbol::SequencePlusOne, sequence.saturating_add(1));
         self.symbols.set(Symbol::Tokens, batch.saturating_mul(sequence));
+    }
+
+    /// Leaves what one rank holds of model and batch.
+    pub(crate) fn take_part(&mut self, slice: &Slice, degrees: Degrees) {
+        if degrees == (Degrees { tensor: 1, pipeline: 1, context: 1, expert: 1 }) {
+            return;
+        }
+        self.inventory = parallel::inventory(&self.inventory, slice, degrees, self.architecture.kv_heads);
+        parallel::dimensions(&mut self.symbols, degrees, slice.last);
+        let batch = self.symbols.get(Symbol::Batch) as u64;
+        let sequence = self.symbols.get(Symbol::Sequence) as u64;
+        self.set_batch(batch, sequence.div_ceil(degrees.context));
     }
 
     /// A symbol's value.

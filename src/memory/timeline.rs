@@ -386,6 +386,7 @@ fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             &activations.layer,
             symbols,
         );
+        in_flight(plan, checkpointed, whole, lines);
     }
     if let Some(encoder) = &activations.encoder {
         let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, encoder_layers);
@@ -410,6 +411,32 @@ fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         None,
         &activations.body,
         symbols,
+    );
+}
+
+/// A pipeline stage holds the activations of micro-batches whose backward has not come back yet.
+fn in_flight(plan: &Plan<'_>, checkpointed: f64, whole: f64, lines: &mut Lines) {
+    let waiting = plan.slice.in_flight - 1.0;
+    if waiting == 0.0 {
+        return;
+    }
+    let a = &plan.activations;
+    let mut each = a.checkpoint.clone().times(checkpointed).plus(&a.layer.clone().times(whole));
+    if plan.slice.last {
+        each = each.plus(&a.body);
+    }
+    let phases: Vec<Phase> = STEP.iter().copied().filter(|p| *p != Phase::OptimizerStep).collect();
+    lines.sum(
+        line(
+            Component::Activations,
+            "activations of the other micro-batches in flight",
+            &phases,
+            &[Driver::Pipeline, Driver::MicroBatchSize, Driver::SequenceLength, Driver::Checkpointing],
+            "the pipeline's schedule: forwards that start before this stage's first backward",
+        ),
+        Some(("micro-batches", waiting)),
+        &each,
+        &plan.shape.symbols,
     );
 }
 

@@ -209,6 +209,11 @@ impl Inventory {
         Ok(Inventory { family: architecture.family, tensors, extra: architecture.extra_parameters })
     }
 
+    /// Some of the tensors, or parts of them: what one rank holds.
+    pub(crate) fn part(&self, tensors: Vec<Tensor>) -> Inventory {
+        Inventory { family: self.family, tensors, extra: self.extra }
+    }
+
     /// Other tensors of the same model: the trained ones of adapter training.
     pub(super) fn with_tensors(&self, tensors: Vec<Tensor>) -> Inventory {
         Inventory { family: self.family, tensors, extra: 0 }
