@@ -1,6 +1,6 @@
 //! `llmlint fit FILE`: the smallest changes that bring a run under its budget.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use clap::Args;
@@ -114,13 +114,15 @@ pub(crate) fn run(args: &FitArgs) -> Result<u8, Failure> {
 }
 
 fn table(rows: &[Row], args: &FitArgs, out: &mut dyn io::Write) -> io::Result<()> {
-    let preset = if args.output.ascii {
-        comfy_table::presets::ASCII_MARKDOWN
-    } else {
-        comfy_table::presets::UTF8_HORIZONTAL_ONLY
-    };
+    let preset =
+        if args.output.ascii { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
     let mut table = comfy_table::Table::new();
-    table.load_style(preset).set_header(["row", "device", "interval", "verdict", "training", "change"]);
+    let width = common::style(&args.output, io::stdout().is_terminal()).width;
+    table
+        .load_style(preset)
+        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
+        .set_width(u16::try_from(width).unwrap_or(u16::MAX))
+        .set_header(["row", "device", "interval", "verdict", "training", "change"]);
     for (number, row) in rows.iter().enumerate() {
         let needs = &row.suggestion.estimate;
         table.add_row([
@@ -135,7 +137,11 @@ fn table(rows: &[Row], args: &FitArgs, out: &mut dyn io::Write) -> io::Result<()
             row.suggestion.title(),
         ]);
     }
-    writeln!(out, "\n{table}\n")
+    writeln!(out)?;
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out)
 }
 
 /// The edits of a suggestion; `None` where one of its keys cannot be set safely.
