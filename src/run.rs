@@ -607,6 +607,8 @@ pub struct TrainingRun {
     pub optimizer_implementation: Setting<OptimizerImplementation>,
     /// Sequences (or examples, for preference training) a GPU takes in one forward.
     pub micro_batch_size: Setting<u64>,
+    /// Sequences a step on all GPUs, where the file says so beside what it is made of.
+    pub global_batch_size: Option<Setting<u64>>,
     /// Micro-batches a step.
     pub gradient_accumulation_steps: Setting<u64>,
     /// Clipping norm; `None`: off.

@@ -39,6 +39,7 @@ pub fn plain(
         optimizer_state: of(Dtype::Fp32, by),
         optimizer_implementation: of(OptimizerImplementation::Foreach, by),
         micro_batch_size,
+        global_batch_size: None,
         gradient_accumulation_steps: of(1, by),
         gradient_clipping: of(None, by),
         sequence_length,

@@ -3,6 +3,7 @@
 
 pub mod ambiguous_gpu;
 pub mod axolotl_refuses;
+pub mod batch_arithmetic;
 pub mod best_model_without_evaluation;
 pub mod conflicting_keys;
 pub mod deepspeed_conflicts_with_trainer;
@@ -214,6 +215,7 @@ pub const ALL: &[&dyn Rule] = &[
     &unknown_key::UnknownKey,
     &unknown_model::UnknownModel,
     &unused_suppression::UnusedSuppression,
+    &batch_arithmetic::BatchArithmetic,
     &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,
     &yaml_float_as_string::YamlFloatAsString,

@@ -120,6 +120,9 @@ pub struct Training {
     /// Micro-batches a step. Default: 1.
     #[schemars(range(min = 1))]
     pub gradient_accumulation_steps: Option<u64>,
+    /// Sequences a step on all GPUs, to be checked against what it is made of. Default: not checked.
+    #[schemars(range(min = 1))]
+    pub global_batch_size: Option<u64>,
     /// Clipping norm; null: off. Default: null.
     pub gradient_clipping: Option<f64>,
     /// Tokens a sequence after padding or packing.

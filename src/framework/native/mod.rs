@@ -138,6 +138,7 @@ impl Framework for Native {
                 OptimizerImplementation::Foreach,
             ),
             micro_batch_size: cx.or_default("training.micro_batch_size", positive, 1, BY),
+            global_batch_size: cx.written("training.global_batch_size", positive),
             gradient_accumulation_steps: cx.or_default(
                 "training.gradient_accumulation_steps",
                 positive,
