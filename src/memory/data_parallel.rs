@@ -141,6 +141,14 @@ fn megatron(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
         always(Component::Gradients, "buffer of the gradients", drivers),
         &[("bytes", plan.gradient), ("P", total)],
     );
+    let workspaces = line(
+        Component::Temporaries,
+        "workspaces of cuBLAS (forward and backward thread) and Transformer Engine",
+        STEP,
+        &[],
+        "32 MiB each from sm90 on: PyTorch's CublasHandlePool, Transformer Engine's get_cublas_workspace_size_bytes",
+    );
+    lines.product(workspaces, &[("3", 3.0), ("32 MiB", 33_554_432.0)]);
     if rank.optimizer_on_host {
         return;
     }

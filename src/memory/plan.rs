@@ -50,8 +50,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) gradient: f64,
     /// The part of the model that this rank holds.
     pub(crate) slice: Slice,
-    /// Parameters of the whole model.
-    pub(crate) parameters: u64,
+    /// Parameters of the whole model, and its embedding's.
+    pub(crate) whole: (u64, u64),
+    /// Trained parameters of the whole model.
+    pub(crate) whole_trained: f64,
     /// Experts are spread over data-parallel ranks already: what is added to the rank's parameters
     /// before they are divided by all of those.
     pub(crate) spread_experts: f64,
@@ -78,7 +80,8 @@ impl<'a> Plan<'a> {
             shape.set_batch(run.micro_batch_size.value.saturating_mul(2), run.sequence_length.value);
         }
         let degrees = Degrees::of(run);
-        let parameters = shape.inventory.total();
+        let whole = (shape.inventory.total(), shape.inventory.embedding());
+        let whole_groups = groups(run, &shape.inventory, None);
         shape.take_part(slice, degrees);
         let spread_experts = shape.inventory.experts() as f64 * (degrees.expert - 1) as f64;
         let adapters = run.lora.as_ref().map(|lora| Adapters::of(run, lora, architecture, &shape.inventory));
@@ -144,7 +147,8 @@ impl<'a> Plan<'a> {
             weight,
             gradient: run.gradients.value.bytes() as f64,
             slice: slice.clone(),
-            parameters,
+            whole,
+            whole_trained: if run.lora.is_some() { groups.total } else { whole_groups.total },
             spread_experts,
             shape,
         })
@@ -154,9 +158,9 @@ impl<'a> Plan<'a> {
     pub(crate) fn count(&self) -> ParameterCount {
         let adapters = self.adapters.as_ref().map_or(0.0, Adapters::parameters);
         ParameterCount {
-            total: self.parameters.saturating_add(adapters as u64),
-            trainable: self.groups.total as u64,
-            embedding: self.shape.inventory.embedding(),
+            total: self.whole.0.saturating_add(adapters as u64),
+            trainable: self.whole_trained as u64,
+            embedding: self.whole.1,
         }
     }
 
