@@ -122,7 +122,7 @@ find_since() {
   # while the event may name an older one.
   wanted=$PULL_REQUEST_BASE
   if [ "$(git rev-parse HEAD 2>"$work/git")" = "${GITHUB_SHA:-}" ]; then
-    parents=$(git cat-file commit HEAD | sed -n '/^$/q; s/^parent //p')
+    parents=$(git cat-file commit HEAD 2>"$work/git" | sed -n '/^$/q; s/^parent //p') || true
     case $parents in *$'\n'*) wanted=${parents%%$'\n'*} ;; esac
   fi
   since=$(commit_of "$wanted" 2>"$work/git") || {
