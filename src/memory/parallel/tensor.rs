@@ -69,11 +69,9 @@ fn divide(tensor: &mut Tensor, degrees: Degrees, kv_heads: u64) {
     match tensor.role {
         Role::InputEmbedding => split(tensor, 0, degrees.tensor),
         Role::Head if tensor.place == Place::Head => split(tensor, 0, degrees.tensor),
-        Role::Attention | Role::Mlp if tensor.is_vector() => {
-            if !row {
-                split(tensor, 0, degrees.tensor);
-            }
-        }
+        // The bias of a second matrix stays whole.
+        Role::Attention | Role::Mlp if tensor.is_vector() && row => {}
+        Role::Attention | Role::Mlp if tensor.is_vector() => split(tensor, 0, degrees.tensor),
         Role::Attention | Role::Mlp => {
             // Fewer key heads than ranks: each rank has one.
             let name = tensor.module_name();
