@@ -1,7 +1,8 @@
 //! Runs on many GPUs against published measurements: `cargo test --test accuracy_parallel -- --nocapture`.
 
-#[path = "accuracy/native.rs"]
 #![allow(clippy::print_stdout, reason = "the tables are the point")]
+
+#[path = "accuracy/native.rs"]
 #[allow(dead_code, reason = "shared with the single-GPU check")]
 mod native;
 #[path = "accuracy/score.rs"]
