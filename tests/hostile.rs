@@ -1,6 +1,8 @@
 //! Hostile files and names: each ends in an answer, none in a panic, and no byte of theirs
 //! reaches an output alive.
 
+#![allow(clippy::print_stdout, reason = "the table of times is read with --nocapture")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use crate::run::{Setting, Unknown};
 use crate::source::{Location, Source, SourceId, Span};
 
 /// Why a referenced file was not read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceError {
     /// Nothing there, in any of the places looked at.
     NotFound,

@@ -285,7 +285,7 @@ pub fn validate(
     for error in compiled.validator.iter_errors(&json) {
         reader.read(&error, &mut mistakes);
     }
-    reader.marks(root, &[&compiled.schema], String::new(), 0, &mut mistakes);
+    reader.marks(root, &[&compiled.schema], "", 0, &mut mistakes);
     mistakes.sort_by(|a, b| (a.key_span, &a.pointer).cmp(&(b.key_span, &b.pointer)));
     mistakes.dedup();
     mistakes
@@ -527,7 +527,7 @@ impl<'a> Reader<'a> {
         &self,
         value: Value<'a>,
         schemas: &[&'a Json],
-        pointer: String,
+        pointer: &str,
         depth: usize,
         mistakes: &mut Vec<Mistake>,
     ) {
@@ -537,7 +537,7 @@ impl<'a> Reader<'a> {
         let schemas = applicable(self.schema, schemas);
         for (index, item) in value.items().enumerate() {
             let inner: Vec<&Json> = schemas.iter().filter_map(|s| s.get("items")).collect();
-            self.marks(item, &inner, format!("{pointer}/{index}"), depth + 1, mistakes);
+            self.marks(item, &inner, &format!("{pointer}/{index}"), depth + 1, mistakes);
         }
         if !value.is_mapping() {
             return;
@@ -552,7 +552,7 @@ impl<'a> Reader<'a> {
             {
                 mistakes.extend(self.mark(mark, value, &pointer));
             }
-            self.marks(value, &inner, pointer, depth + 1, mistakes);
+            self.marks(value, &inner, &pointer, depth + 1, mistakes);
         }
     }
 

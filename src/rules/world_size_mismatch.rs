@@ -58,7 +58,7 @@ impl WorldSizeMismatch {
         // FSDP shards over the context ranks as well.
         let ranks = gpus.value / product * parallel.context.value.max(1);
         if let Some(group) = &parallel.shard_group
-            && (group.value == 0 || ranks % group.value != 0)
+            && (!ranks.is_multiple_of(group.value))
         {
             findings.push(Finding::new(
                 Self::NAME,
