@@ -1,5 +1,7 @@
 //! The catalogue: every architecture is counted, every id leads to the right one.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are read with --nocapture")]
+
 use std::path::{Path, PathBuf};
 
 use llmlint::catalog::Architecture;
