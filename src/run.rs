@@ -574,6 +574,8 @@ pub struct Unknown {
 pub struct TrainingRun {
     /// The model.
     pub model: Setting<ModelRef>,
+    /// The family whose layers are taken for the model's, where its own code is not known.
+    pub stand_in: Option<Setting<String>>,
     /// Whose modelling code runs.
     pub model_code: Setting<ModelCode>,
     /// What is learnt.
@@ -662,6 +664,9 @@ impl TrainingRun {
             ($($name:literal => $setting:expr),+ $(,)?) => { $(list.push(($name, word(&$setting.value), &$setting.origin));)+ };
         }
         list.push(("model", self.model.value.to_string(), &self.model.origin));
+        if let Some(family) = &self.stand_in {
+            push!("model.layers" => family);
+        }
         push!("model_code" => self.model_code, "task" => self.task, "method" => self.method);
         if let Some(lora) = &self.lora {
             push!("lora.rank" => lora.rank);

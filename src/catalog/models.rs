@@ -34,6 +34,8 @@ pub struct Resolved {
     pub architecture: Architecture,
     /// Where it was found.
     pub provenance: Provenance,
+    /// The family whose layers are taken for the model's own, where it runs code of its own.
+    pub stand_in: Option<&'static str>,
 }
 
 /// Where to look, beside the catalogue.
@@ -72,6 +74,8 @@ pub struct Model {
     pub parameters: Option<u64>,
     /// Other ids and framework spellings of the same architecture.
     pub ids: Vec<&'static str>,
+    /// The family whose layers are taken for its own, where it runs code of its own.
+    pub stand_in: Option<&'static str>,
     config: &'static str,
 }
 
@@ -103,6 +107,7 @@ fn model(fields: &[&'static str]) -> Option<Model> {
         parameters: text(2).parse().ok(),
         config: fields.get(3)?,
         ids: text(4).split(' ').filter(|id| !id.is_empty()).collect(),
+        stand_in: Some(text(5)).filter(|family| !family.is_empty()),
     })
 }
 
@@ -287,7 +292,8 @@ pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> 
         if name.starts_with("litgpt:") {
             config.insert("tie_word_embeddings".into(), false.into());
         }
-        return read(&config, replaced, Provenance::Catalogue(found.id.to_owned()));
+        let resolved = read(&config, replaced, Provenance::Catalogue(found.id.to_owned()))?;
+        return Ok(Resolved { stand_in: found.stand_in, ..resolved });
     }
     Err(not_found(name, matches!(model, ModelRef::Path(_))))
 }
@@ -305,7 +311,7 @@ fn read(
         &merged
     };
     Architecture::from_config(config)
-        .map(|architecture| Resolved { architecture, provenance })
+        .map(|architecture| Resolved { architecture, provenance, stand_in: None })
         .map_err(|why| NotFound { why, near: Vec::new() })
 }
 

@@ -327,6 +327,11 @@ pub fn check_bytes(
             report.unknown.append(&mut run.unknown.clone());
             match &found {
                 Ok(resolved) => {
+                    run.stand_in = resolved.stand_in.map(|family| {
+                        let why =
+                            "the model runs code of its own, and its layers are taken for this family's";
+                        Setting::assumed(family.to_owned(), why)
+                    });
                     answer::answer(run, &resolved.architecture, &mut report.unknown, &mut report.estimate);
                 }
                 Err(not_found) => report.unknown.insert(

@@ -131,6 +131,16 @@ pub(crate) struct CheckOptions {
     pub output: OutputOptions,
 }
 
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ListFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
 /// `--fail-on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum FailOn {
@@ -262,6 +272,28 @@ fn root_of(folder: &Path) -> PathBuf {
 
 fn terminal_width() -> Option<usize> {
     std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0)
+}
+
+/// A table for the catalogue's commands, as wide as `--width`, `COLUMNS` or 100 columns allow.
+pub(crate) fn new_table(output: &OutputOptions, header: &[&str]) -> comfy_table::Table {
+    let preset =
+        if output.ascii { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
+    let width = style(output, io::stdout().is_terminal()).width;
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(preset)
+        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
+        .set_width(u16::try_from(width).unwrap_or(u16::MAX))
+        .set_header(header);
+    table
+}
+
+/// Writes a table without blanks at its lines' ends.
+///
+/// # Errors
+/// Nothing can be written.
+pub(crate) fn write_table(table: &comfy_table::Table, out: &mut dyn Write) -> io::Result<()> {
+    table.lines().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
 }
 
 /// Writes a report in each of the formats asked for.

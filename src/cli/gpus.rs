@@ -3,9 +3,8 @@
 use std::io::Write;
 
 use clap::Args;
-use comfy_table::Table;
 
-use super::common::Failure;
+use super::common::{Failure, ListFormat, OutputOptions, new_table, write_table};
 use crate::catalog::{gpus, instances};
 
 /// Arguments of `gpus`.
@@ -14,9 +13,11 @@ pub(crate) struct GpusArgs {
     /// Part of a name, in any spelling; absent: lists all
     #[arg(value_name = "PATTERN")]
     pub pattern: Option<String>,
-    /// Print as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How to print
+    #[arg(long, value_name = "FORMAT", default_value = "table", help_heading = "Output")]
+    pub format: ListFormat,
+    #[command(flatten)]
+    pub output: OutputOptions,
 }
 
 /// Prints the GPUs whose names contain the pattern, and the instances.
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let machines: Vec<_> =
         instances::all().iter().filter(|i| !wanted.is_empty() && matches(i.name)).collect();
     let evidence = |read: bool| if read { "read" } else { "memory" };
-    if args.json {
+    if args.format == ListFormat::Json {
         let gpus: Vec<_> = chosen
             .iter()
             .map(|g| {
@@ -59,9 +60,7 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         writeln!(out, "{all:#}")?;
         return Ok(super::OK);
     }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["GPU", "usable GiB", "evidence", "features", "also written"]);
+    let mut table = new_table(&args.output, &["GPU", "usable GiB", "evidence", "features", "also written"]);
     for g in &chosen {
         let flags = [
             (g.bf16, "bf16"),
@@ -75,18 +74,19 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         let gib = format!("{:.2}", g.usable.gib());
         table.add_row([g.name, &gib, evidence(g.read), &features.join(" "), &also.join(", ")]);
     }
+    if chosen.is_empty() && machines.is_empty() {
+        writeln!(out, "no GPU or instance of that name")?;
+    }
     if !chosen.is_empty() {
-        writeln!(out, "{table}")?;
+        write_table(&table, out)?;
     }
     if !machines.is_empty() {
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-        table.set_header(["instance", "GPU", "GPUs", "host GiB", "evidence"]);
+        let mut table = new_table(&args.output, &["instance", "GPU", "GPUs", "host GiB", "evidence"]);
         for i in &machines {
             let host = i.host_memory.map_or_else(String::new, |m| format!("{:.0}", m.gib()));
             table.add_row([i.name, i.gpu.name, &i.gpus.to_string(), &host, evidence(i.read)]);
         }
-        writeln!(out, "{table}")?;
+        write_table(&table, out)?;
     }
     Ok(super::OK)
 }

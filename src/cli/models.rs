@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use clap::Args;
-use comfy_table::Table;
 
-use super::common::Failure;
+use super::common::{Failure, ListFormat, OutputOptions, new_table, write_table};
 use crate::catalog::models;
+use crate::report::words::grouped;
+use crate::run::ModelRef;
 
 /// Arguments of `models`.
 #[derive(Debug, Args)]
@@ -14,9 +15,11 @@ pub(crate) struct ModelsArgs {
     /// Part of a model's name; absent: lists all
     #[arg(value_name = "PATTERN")]
     pub pattern: Option<String>,
-    /// Print as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How to print
+    #[arg(long, value_name = "FORMAT", default_value = "table", help_heading = "Output")]
+    pub format: ListFormat,
+    #[command(flatten)]
+    pub output: OutputOptions,
 }
 
 /// Prints the models whose names contain the pattern.
@@ -32,32 +35,38 @@ pub(crate) fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<u8, Failure>
         .filter(|m| exact == Some(*m) || matches(m.id) || m.ids.iter().any(|id| matches(id)))
         .collect();
     let evidence = |read: bool| if read { "read" } else { "memory" };
-    if args.json {
+    if args.format == ListFormat::Json {
         let list: Vec<_> = chosen
             .iter()
             .map(|m| {
                 serde_json::json!({
                     "id": m.id, "ids": m.ids, "published_parameters": m.parameters,
-                    "evidence": evidence(m.read), "config": m.config().ok(),
+                    "evidence": evidence(m.read), "stand_in": m.stand_in, "config": m.config().ok(),
                 })
             })
             .collect();
         writeln!(out, "{:#}", serde_json::Value::from(list))?;
         return Ok(super::OK);
     }
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["model", "published parameters", "evidence", "other names"]);
+    let mut table = new_table(&args.output, &["model", "parameters", "evidence", "other names"]);
     for m in &chosen {
-        let total = m.parameters.map_or_else(|| "unverified".into(), |total| total.to_string());
+        let total = m.parameters.map_or_else(|| "unverified".into(), grouped);
         let mut others: Vec<&str> = m.ids.iter().take(3).copied().collect();
         if m.ids.len() > 3 {
             others.push("…");
         }
-        table.add_row([m.id, &total, evidence(m.read), &others.join(", ")]);
+        let evidence = m.stand_in.map_or_else(
+            || evidence(m.read).to_owned(),
+            |family| format!("{}, layers of {family}", evidence(m.read)),
+        );
+        table.add_row([m.id, &total, &evidence, &others.join(", ")]);
     }
-    if !chosen.is_empty() {
-        writeln!(out, "{table}")?;
+    if chosen.is_empty() {
+        let why = models::resolve(&ModelRef::Id(wanted), &models::Lookup::default());
+        let near = why.err().map(|e| e.near.join(", ")).filter(|near| !near.is_empty());
+        writeln!(out, "no model of that name{}", near.map_or_else(String::new, |n| format!("; near: {n}")))?;
+    } else {
+        write_table(&table, out)?;
     }
     Ok(super::OK)
 }

@@ -22,6 +22,7 @@ pub fn plain(
         Setting::default_of(value, by)
     }
     TrainingRun {
+        stand_in: None,
         model,
         model_code: of(code, by),
         task: of(Task::CausalLm, by),

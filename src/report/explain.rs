@@ -93,9 +93,9 @@ impl Page<'_> {
         writeln!(
             out,
             "  {} in all, {} trained, {} of them the input embedding{}",
-            grouped(p.total),
-            grouped(p.trainable),
-            grouped(p.embedding),
+            words::grouped(p.total),
+            words::grouped(p.trainable),
+            words::grouped(p.embedding),
             if file.architecture.as_ref().is_some_and(|a| a.tied_embeddings) {
                 ", which is the head too"
             } else {
@@ -122,7 +122,7 @@ impl Page<'_> {
         )?;
         let name_width = used.iter().map(|(name, _, _)| name.len()).max().unwrap_or(0);
         for (name, value, meaning) in used {
-            writeln!(out, "  {name:<name_width$}  {:>15}  {meaning}", grouped(value))?;
+            writeln!(out, "  {name:<name_width$}  {:>15}  {meaning}", words::grouped(value))?;
         }
         Ok(())
     }
@@ -382,22 +382,9 @@ fn symbols(
     list
 }
 
-/// `8,030,261,248`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn grouped_signed(n: i64) -> String {
     let sign = if n < 0 { "-" } else { "" };
-    format!("{sign}{}", grouped(n.unsigned_abs()))
+    format!("{sign}{}", words::grouped(n.unsigned_abs()))
 }
 
 #[cfg(test)]
@@ -413,7 +400,7 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!(
-            [grouped(0), grouped(999), grouped(1_000), grouped(8_030_261_248)],
+            [words::grouped(0), words::grouped(999), words::grouped(1_000), words::grouped(8_030_261_248)],
             ["0", "999", "1,000", "8,030,261,248"]
         );
         assert_eq!(grouped_signed(-1_048_576), "-1,048,576");

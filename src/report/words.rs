@@ -121,6 +121,19 @@ pub fn assumptions(run: &TrainingRun) -> Vec<Assumption> {
         .collect()
 }
 
+/// A whole number with commas between thousands.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Breaks text into lines of at most `width` characters, between words; a word that is longer
 /// is broken where it must.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {

@@ -116,6 +116,7 @@ impl Framework for Native {
         let autocast = or(cx, "training.autocast", compute.value != weights.value);
         let parallelism = parallelism(cx);
         Some(TrainingRun {
+            stand_in: None,
             model,
             model_code: or(cx, "training.model_code", ModelCode::Transformers),
             task: or(cx, "training.task", Task::CausalLm),
