@@ -78,15 +78,15 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         writeln!(out, "no GPU or instance of that name")?;
     }
     if !chosen.is_empty() {
-        write_table(&table, out)?;
+        write_table(table, out)?;
     }
     if !machines.is_empty() {
-        let mut table = new_table(&args.output, &["instance", "GPU", "GPUs", "host GiB", "evidence"]);
+        let mut table = new_table(&args.output, &["instance", "GPU", "GPUs", "evidence", "host GiB"]);
         for i in &machines {
             let host = i.host_memory.map_or_else(String::new, |m| format!("{:.0}", m.gib()));
-            table.add_row([i.name, i.gpu.name, &i.gpus.to_string(), &host, evidence(i.read)]);
+            table.add_row([i.name, i.gpu.name, &i.gpus.to_string(), evidence(i.read), &host]);
         }
-        write_table(&table, out)?;
+        write_table(table, out)?;
     }
     Ok(super::OK)
 }
