@@ -289,11 +289,15 @@ pub(crate) fn new_table(output: &OutputOptions, header: &[&str]) -> comfy_table:
 }
 
 /// Writes a table without blanks at its lines' ends. Names in the first column stay whole where
-/// there is room, so that they can be copied; the last column is for wide terminals only.
+/// there is room, so that they can be copied; a last column that is spare is for wide terminals only.
 ///
 /// # Errors
 /// Nothing can be written.
-pub(crate) fn write_table(mut table: comfy_table::Table, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write_table(
+    mut table: comfy_table::Table,
+    last_is_spare: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     use comfy_table::ColumnConstraint::{ContentWidth, Hidden};
     let width = table.width().unwrap_or(100);
     if width >= 80
@@ -303,8 +307,8 @@ pub(crate) fn write_table(mut table: comfy_table::Table, out: &mut dyn Write) ->
     }
     let columns = table.column_count();
     if width < 100
-        && columns > 3
-        && let Some(column) = table.column_mut(columns - 1)
+        && last_is_spare
+        && let Some(column) = table.column_mut(columns.saturating_sub(1))
     {
         column.set_constraint(Hidden);
     }

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         writeln!(out, "no GPU or instance of that name")?;
     }
     if !chosen.is_empty() {
-        write_table(table, out)?;
+        write_table(table, true, out)?;
     }
     if !machines.is_empty() {
         let mut table = new_table(&args.output, &["instance", "GPU", "GPUs", "evidence", "host GiB"]);
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
             let host = i.host_memory.map_or_else(String::new, |m| format!("{:.0}", m.gib()));
             table.add_row([i.name, i.gpu.name, &i.gpus.to_string(), evidence(i.read), &host]);
         }
-        write_table(table, out)?;
+        write_table(table, false, out)?;
     }
     Ok(super::OK)
 }

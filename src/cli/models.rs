@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<u8, Failure>
         let near = why.err().map(|e| e.near.join(", ")).filter(|near| !near.is_empty());
         writeln!(out, "no model of that name{}", near.map_or_else(String::new, |n| format!("; near: {n}")))?;
     } else {
-        write_table(table, out)?;
+        write_table(table, true, out)?;
     }
     Ok(super::OK)
 }
