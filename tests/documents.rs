@@ -329,7 +329,7 @@ fn yaml_agrees_with_the_real_pyyaml() {
             (None, Some(Json::Null)) => agree += 1,
             (Some(Some(ours)), Some(theirs)) if same_but_opaque(&ours, theirs) => agree += 1,
             (_, Some(_)) if document.problems.iter().any(|p| p.kind == ProblemKind::Limit) => {
-                both_refuse += 1
+                both_refuse += 1;
             }
             // `!!set` and `!!omap` are collections of their own there; no config uses them.
             (Some(Some(ours)), Some(Json::Array(_))) if ours.is_object() => agree += 1,
@@ -343,7 +343,7 @@ fn yaml_agrees_with_the_real_pyyaml() {
             // Constructor errors (unknown tags, unhashable keys) are not syntax.
             (_, None) if answer["error"] == "ConstructorError" => both_refuse += 1,
             (ours, theirs) => {
-                unlike.push((path, format!("read here: {}, there: {}", ours.is_some(), theirs.is_some())))
+                unlike.push((path, format!("read here: {}, there: {}", ours.is_some(), theirs.is_some())));
             }
         }
     }

@@ -2,7 +2,7 @@
 //! the file, so typing is a function of the [`Dialect`], not of the parser.
 //!
 //! One arena tree serves three views: [`Value`] (typed getters that return spans),
-//! [`Value::to_json`] (for schema validation), and [`pointer`] (JSON pointer to span).
+//! [`Value::to_json`] (for schema validation), and [`mod@pointer`] (JSON pointer to span).
 //! Aliases and merge keys are expanded only in the views, under a budget.
 
 mod interpolate;
