@@ -160,16 +160,33 @@ fn trainer(cx: &mut Lowering<'_>) -> Setting<Trainer> {
     if let Some(value) = has(&["gamma_beta_ratio", "simpo_gamma", "cpo_alpha"]) {
         return keyed(value, Trainer::Orpo);
     }
-    let Some(value) = has(&["beta", "max_prompt_length", "precompute_ref_log_probs", "sync_ref_model"])
-    else {
-        return Setting::assumed(Trainer::Sft, "no key of another trainer is there");
-    };
     // ORPO's configuration is DPO's, letter for letter; people name their runs after it.
-    let named = ["run_name", "output_dir", "hub_model_id"]
-        .iter()
-        .filter_map(|key| root.get(key).and_then(text))
-        .any(|name| name.to_ascii_lowercase().contains("orpo"));
-    keyed(value, if named { Trainer::Orpo } else { Trainer::Dpo })
+    let named = |part: &str| {
+        ["run_name", "output_dir", "hub_model_id", "dataset_name"]
+            .iter()
+            .filter_map(|key| root.get(key).and_then(text))
+            .any(|name| name.to_ascii_lowercase().contains(part))
+    };
+    let preference = if named("orpo") { Trainer::Orpo } else { Trainer::Dpo };
+    if let Some(value) = has(&["beta", "max_prompt_length", "precompute_ref_log_probs", "sync_ref_model"]) {
+        return keyed(value, preference);
+    }
+    if let Some(value) = has(&["loss_type"]).filter(|value| names_a_preference_loss(*value)) {
+        return keyed(value, preference);
+    }
+    if named("dpo") || named("orpo") {
+        return Setting::assumed(preference, "the run or its dataset is named after it");
+    }
+    Setting::assumed(Trainer::Sft, "no key of another trainer is there")
+}
+
+/// Whether `loss_type` holds a loss that `DPOConfig` has and `SFTConfig` has not (TRL 1.16).
+fn names_a_preference_loss(value: Value<'_>) -> bool {
+    const LOSSES: &[&str] = &[
+        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+        "aot_pair", "aot_unpaired", "discopop", "apo_zero", "apo_down", "sigmoid_norm",
+    ];
+    text(value).is_some_and(|name| LOSSES.contains(&name.as_str()))
 }
 
 fn sequence_length(cx: &mut Lowering<'_>, release: &Release, trainer: Trainer) -> Setting<u64> {

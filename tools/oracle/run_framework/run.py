@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Runs a framework's own trainer over the stub on configs, and prints llmlint's estimate beside it.
+
+    run.py FRAMEWORK [CASE...]  --work DIR --llmlint BINARY [--csv FILE] [--total BYTES]
+
+CASE is a name of cases.py or a config file whose paths are those of DIR (models/NAME, data/...).
+Without one, every case runs. Run it with the Python of the framework's environment (README.md).
+"""
+
+import argparse
+import csv
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import common  # noqa: E402
+from cases import CASES  # noqa: E402
+
+COLUMNS = ["id", "framework", "version", "model", "config", "allocated_bytes", "reserved_bytes", "phase"]
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("framework", choices=sorted(CASES))
+    arguments.add_argument("cases", nargs="*")
+    arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "run_framework")
+    arguments.add_argument("--llmlint", default="llmlint")
+    arguments.add_argument("--csv", type=Path, help="append the rows to this table")
+    options = arguments.parse_args()
+    options.csv = options.csv and options.csv.resolve()
+    options.llmlint = str(Path(options.llmlint).resolve()) if "/" in options.llmlint else options.llmlint
+    common.start_over_stub()
+    driver = importlib.import_module(f"{options.framework}_driver")
+    models = json.loads((HERE / "models.json").read_text())
+    options.work.mkdir(parents=True, exist_ok=True)
+    os.chdir(options.work)
+    (options.work / ".git").mkdir(exist_ok=True)
+    for name, described in models.items():
+        common.model_folder(Path("models") / name, described)
+    driver.data("data", 2048)
+    version = driver.load()
+    for name in options.cases or CASES[options.framework]:
+        path = config_file(options.framework, name)
+        measured = in_a_child(driver, path)
+        found = estimate(path, options.llmlint)
+        report(name, measured, found)
+        if options.csv and "allocated_bytes" in measured:
+            append(options.csv, options.framework, version, name, path, models, measured)
+
+
+def config_file(framework, name):
+    import yaml
+
+    if name not in CASES[framework]:
+        return Path(name)
+    base, changes = CASES[framework][name]
+    keys = {key: value for key, value in {**base, **changes}.items() if value is not None}
+    path = Path(f"{framework}-{name}.yaml")
+    path.write_text(yaml.safe_dump(keys, sort_keys=False))
+    return path
+
+
+def in_a_child(driver, path):
+    """One case in a forked process: imports are shared, the device's state is not."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        log = os.open(f"{path}.log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        answer = {}
+        import torch
+
+        # Imports may have started CUDA. The stub's state is plain memory, so a fork keeps it whole.
+        torch.cuda._is_in_bad_fork = lambda: False
+        meter = common.Meter().start()
+        try:
+            driver.run(path)
+        except BaseException as error:  # noqa: BLE001
+            traceback.print_exc()
+            answer["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        try:
+            if meter.started:
+                answer.update(meter.row())
+            sys.stdout.flush()
+        finally:
+            os.write(write, json.dumps(answer).encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(text) if text else {"error": "the process died"}
+
+
+def estimate(path, binary):
+    clean = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run([binary, "explain", "--format", "json", str(path)], capture_output=True, text=True, env=clean)
+    try:
+        file = json.loads(done.stdout)["files"][0]
+    except (json.JSONDecodeError, LookupError):
+        return {"unknown": done.stderr.strip()[:300]}
+    return file.get("estimate") or {"unknown": file.get("unknown")}
+
+
+def report(name, measured, found):
+    error = measured.get("error", "")
+    truth, guess = measured.get("allocated_bytes", 0), found.get("allocated_bytes", 0)
+    difference = f"{100 * (guess / truth - 1):+7.2f} %" if truth and guess else "      -  "
+    print(f"{name:32} {truth / 1e6:9.1f} {guess / 1e6:9.1f} MB {difference}  {measured.get('phase')}/{found.get('phase')} "
+          f"reserved {measured.get('reserved_bytes', 0) / 1e6:.0f}/{found.get('reserved_bytes', 0) / 1e6:.0f} "
+          f"steps {measured.get('steps')} {error} {found.get('unknown') or ''}", flush=True)
+
+
+def append(table, framework, version, name, path, models, measured):
+    text = path.read_text()
+    model = next(name for name in models if f"models/{name}" in text)
+    fresh = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if fresh:
+            writer.writerow(COLUMNS)
+        writer.writerow([f"{framework}-{name}", framework, version, json.dumps(models[model]), text,
+                         measured["allocated_bytes"], measured["reserved_bytes"], measured["phase"]])
+
+
+if __name__ == "__main__":
+    main()
