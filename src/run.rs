@@ -627,6 +627,8 @@ pub struct TrainingRun {
     pub activation_offload: Setting<bool>,
     /// The attention implementation.
     pub attention: Setting<Attention>,
+    /// 8-bit optimizers keep embeddings' states in 32 bits.
+    pub wide_embedding_states: Setting<bool>,
     /// Whose kernels.
     pub kernels: Setting<Kernels>,
     /// How logits become a loss.
@@ -699,6 +701,7 @@ impl TrainingRun {
             "kernels" => self.kernels,
             "loss" => self.loss,
             "keep_logits" => self.keep_logits,
+            "wide_embedding_states" => self.wide_embedding_states,
             "dropout" => self.dropout,
             "reference_model" => self.reference_model,
             "compile" => self.compile,

@@ -199,6 +199,8 @@ fn optimizer(cx: &Lowering<'_>, run: &mut TrainingRun, by: &str) {
         .unwrap_or_else(|| Setting::default_of((Optimizer::Adamw, OptimizerImplementation::Fused), by));
     run.optimizer = chosen.clone().map(|(optimizer, _)| optimizer);
     run.optimizer_implementation = chosen.map(|(_, implementation)| implementation);
+    // `Trainer.create_optimizer` overrides `optim_bits` to 32 for each `nn.Embedding`.
+    run.wide_embedding_states = Setting::default_of(true, by);
 }
 
 fn checkpointing(cx: &Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_>) {

@@ -272,6 +272,7 @@ fn trained(
             small: adapters.small(),
             rows_and_columns: adapters.rows_and_columns(),
             matrices: adapters.parameters(),
+            wide: 0.0,
         };
     }
     let share = if run.method.value == Method::Freeze {
@@ -293,6 +294,11 @@ fn trained(
         small: share * inventory.parameters_in_tensors_smaller_than(4096) as f64,
         rows_and_columns: share * inventory.adafactor_rows_and_columns() as f64,
         matrices: inventory.layer_linear_parameters() as f64 * share,
+        wide: if run.wide_embedding_states.value && share >= 1.0 {
+            inventory.embedding() as f64
+        } else {
+            0.0
+        },
     }
 }
 

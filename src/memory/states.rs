@@ -17,6 +17,8 @@ pub(crate) struct Trained {
     pub(crate) rows_and_columns: f64,
     /// Parameters in the layers' matrices, which Muon and GaLore treat apart.
     pub(crate) matrices: f64,
+    /// Parameters of embeddings whose states an 8-bit optimizer keeps in 32 bits.
+    pub(crate) wide: f64,
 }
 
 /// What it keeps and what its step needs, in bytes.
@@ -71,8 +73,12 @@ pub(crate) fn optimizer(
     };
     // 8-bit moments in blocks; small tensors keep 32-bit ones.
     let blocks = |count: f64, source| OptimizerMemory {
-        state: count * ((1.0 + BLOCK_SCALE) * large + 4.0 * p.small),
-        formula: format!("{count}·(1 + 4/256)·P"),
+        state: count * ((1.0 + BLOCK_SCALE) * (large - p.wide) + 4.0 * (p.small + p.wide)),
+        formula: if p.wide > 0.0 {
+            format!("{count}·((1 + 4/256)·(P − P_embedding) + 4·P_embedding)")
+        } else {
+            format!("{count}·(1 + 4/256)·P")
+        },
         source,
         ..OptimizerMemory::default()
     };

@@ -183,8 +183,21 @@ fn trainer(cx: &mut Lowering<'_>) -> Setting<Trainer> {
 /// Whether `loss_type` holds a loss that `DPOConfig` has and `SFTConfig` has not (TRL 1.16).
 fn names_a_preference_loss(value: Value<'_>) -> bool {
     const LOSSES: &[&str] = &[
-        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
-        "aot_pair", "aot_unpaired", "discopop", "apo_zero", "apo_down", "sigmoid_norm",
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_pair",
+        "aot_unpaired",
+        "discopop",
+        "apo_zero",
+        "apo_down",
+        "sigmoid_norm",
     ];
     text(value).is_some_and(|name| LOSSES.contains(&name.as_str()))
 }

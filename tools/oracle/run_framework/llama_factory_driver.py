@@ -9,12 +9,23 @@ PACKAGES = ["llamafactory"]
 
 
 def load():
+    without_sound()
     import llamafactory
     import transformers
     from llamafactory.train import tuner  # noqa: F401
 
     transformers.Trainer.save_model = lambda *_, **__: None  # what is saved is zeros
     return f"llamafactory {llamafactory.__version__ if hasattr(llamafactory, '__version__') else version()}, transformers {transformers.__version__}"
+
+
+def without_sound():
+    """LLaMA-Factory imports torchaudio for models that hear; its wheel must match torch's CUDA, so none is installed."""
+    import importlib.machinery
+    import types
+
+    module = types.ModuleType("torchaudio")
+    module.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
+    sys.modules["torchaudio"] = module
 
 
 def version():
@@ -24,9 +35,9 @@ def version():
 
 
 def data(folder, length):
-    rows = [{"instruction": words(16, n), "output": words(length, n)} for n in range(32)]
+    rows = [{"instruction": words(16, n), "input": "", "output": words(length, n)} for n in range(32)]
     dataset(folder, "lf", rows)
-    pairs = [{"instruction": words(16, n), "chosen": words(length, n), "rejected": words(length, n + 7)} for n in range(32)]
+    pairs = [{"instruction": words(16, n), "input": "", "chosen": words(length, n), "rejected": words(length, n + 7)} for n in range(32)]
     dataset(folder, "lf_dpo", pairs)
     with open(f"{folder}/dataset_info.json", "w") as file:
         json.dump({

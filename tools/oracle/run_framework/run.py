@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a framework's own trainer over the stub on configs, and prints llmlint's estimate beside it.
 
-    run.py FRAMEWORK [CASE...]  --work DIR --llmlint BINARY [--csv FILE] [--total BYTES]
+    run.py FRAMEWORK [CASE...]  --work DIR --llmlint BINARY [--csv FILE]
 
 CASE is a name of cases.py or a config file whose paths are those of DIR (models/NAME, data/...).
 Without one, every case runs. Run it with the Python of the framework's environment (README.md).
@@ -52,7 +52,7 @@ def main():
         measured = in_a_child(driver, path)
         found = estimate(path, options.llmlint)
         report(name, measured, found)
-        if options.csv and "allocated_bytes" in measured:
+        if options.csv and measured.get("allocated_bytes") and "error" not in measured:
             append(options.csv, options.framework, version, name, path, models, measured)
 
 
