@@ -6,7 +6,7 @@ use super::expression::{Symbol, Symbols};
 use super::parallel::{self, Degrees, Slice};
 use super::parameters::Inventory;
 use crate::catalog::{Architecture, Family};
-use crate::run::{Attention, Batching, DataParallel, Dtype, Kernels, TrainingRun};
+use crate::run::{Attention, Batching, DataParallel, Dtype, Kernels, ModelCode, TrainingRun};
 
 /// What weights and activations of the trained model are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl<'a> Shape<'a> {
         let mut shape = Shape {
             architecture,
             inventory: Inventory::of(architecture)?,
-            family: family_key(architecture),
+            family: table_family(run, architecture),
             precision: Precision::of(run),
             symbols: dimensions(architecture),
         };
@@ -208,6 +208,15 @@ impl<'a> Shape<'a> {
         }
         None
     }
+}
+
+/// Whose table holds what a layer saves. transformers' MPT scores every pair of tokens in a tensor;
+/// LLM Foundry's own runs FlashAttention. Its block then saves, in 16 bits, two norms' inputs and
+/// outputs (8Nd), q, k and v (6Nd), attention's output (2Nd) and logsumexp (4Nh), the MLP's middle
+/// before and after GELU (4Nf): StarCoder2's sum with as many key heads as query heads.
+fn table_family(run: &TrainingRun, architecture: &Architecture) -> &'static str {
+    let own_flash = run.model_code.value == ModelCode::LlmFoundry && run.attention.value != Attention::Eager;
+    if architecture.family == Family::Mpt && own_flash { "starcoder2" } else { family_key(architecture) }
 }
 
 /// The attention's name in the tables.
