@@ -52,7 +52,12 @@ fn ours(folder: &Path) -> Vec<PathBuf> {
         .chain(std::iter::once("z: 1}\n".to_owned()))
         .chain((0..900).map(|n| format!("h{n}: {{<<: *b}}\n")))
         .collect();
+    let tune = "model:\n  _component_: torchtune.models.llama3.llama3_8b\ntokenizer:\n  max_seq_len: 2048\ndataset:\n  _component_: torchtune.datasets.alpaca_dataset\noptimizer:\n  _component_: torch.optim.AdamW\nbatch_size: ${k0}\n";
+    let doubling: String = (0..40).map(|n| format!("k{n}: ${{k{}}}${{k{}}}\n", n + 1, n + 1)).collect();
+    let chain: String = (0..9000).map(|n| format!("k{n}: ${{.k{}}}\n", n + 1)).collect();
     let files: Vec<(&str, String)> = vec![
+        ("doubling.yaml", format!("{tune}{doubling}k40: x\n")),
+        ("chain.yaml", format!("{tune}{chain}k9000: 1\n")),
         ("deep.yaml", deep),
         ("wide.yaml", format!("{run}{wide}")),
         ("duplicates.yaml", format!("{run}{duplicates}")),

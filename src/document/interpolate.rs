@@ -1,21 +1,34 @@
 //! OmegaConf's interpolations: `${a.b}`, `${.sibling}`, `${oc.select:key,default}` and the
 //! arithmetic that configs use. What cannot be resolved stays [`Scalar::Interpolated`].
 
+use std::cell::Cell;
+
 use super::{Dialect, Document, NodeId, NodeKind, Scalar, Style, Value, pyyaml};
 
 /// Longest chain of interpolations that refer to each other; also what ends a cycle.
 const DEPTH: usize = 16;
+/// Most references and resolvers behind one value. Real files have a dozen; without a bound,
+/// forty lines of `a: ${b}${b}` double their work with each line.
+const STEPS: u32 = 256;
+/// Longest text that interpolations may grow to.
+const TEXT: usize = 4096;
 
 /// Resolves the scalar at `node`, whose text is `text`.
 pub(super) fn resolve(document: &Document, node: NodeId, text: &str) -> Scalar {
-    Interpolation { document, node }.expand(text, 0).unwrap_or_else(|| Scalar::Interpolated(text.to_owned()))
+    document.resolved(node, || {
+        let steps = &Cell::new(STEPS);
+        let resolved = Interpolation { document, node, steps }.expand(text, 0);
+        resolved.unwrap_or_else(|| Scalar::Interpolated(text.to_owned()))
+    })
 }
 
 /// The node that a whole-value interpolation finally refers to, so that a diagnostic can point
 /// at where the value is written.
 pub(super) fn target(document: &Document, node: NodeId, text: &str) -> Option<NodeId> {
     let inner = whole(text)?;
-    (!inner.contains([':', '$'])).then(|| Interpolation { document, node }.node_at(inner)).flatten()
+    (!inner.contains([':', '$']))
+        .then(|| Interpolation { document, node, steps: &Cell::new(STEPS) }.node_at(inner))
+        .flatten()
 }
 
 /// The inside of `${…}` when the text is exactly one interpolation.
@@ -49,6 +62,8 @@ fn closing(inner: &str) -> Option<usize> {
 struct Interpolation<'d> {
     document: &'d Document,
     node: NodeId,
+    /// What is left of [`STEPS`].
+    steps: &'d Cell<u32>,
 }
 
 impl Interpolation<'_> {
@@ -56,6 +71,7 @@ impl Interpolation<'_> {
         if depth > DEPTH || text == "???" {
             return None;
         }
+        self.steps.set(self.steps.get().checked_sub(1)?);
         if let Some(inner) = whole(text) {
             return self.evaluate(inner, depth);
         }
@@ -67,6 +83,9 @@ impl Interpolation<'_> {
             let end = closing(inner)?;
             out.push_str(&as_text(&self.evaluate(&inner[..end], depth)?)?);
             rest = &inner[end + 1..];
+            if out.len() > TEXT {
+                return None;
+            }
         }
         out.push_str(rest);
         Some(Scalar::Str(out))
@@ -88,7 +107,7 @@ impl Interpolation<'_> {
         let id = self.node_at(&path)?;
         match &self.document.node(id).kind {
             NodeKind::Scalar { text, .. } if text.contains("${") || &**text == "???" => {
-                Interpolation { document: self.document, node: id }.expand(text, depth + 1)
+                Interpolation { document: self.document, node: id, steps: self.steps }.expand(text, depth + 1)
             }
             NodeKind::Scalar { text, style } => Some(pyyaml::resolve(text, *style, None, Dialect::OmegaConf)),
             _ => None,
@@ -103,7 +122,7 @@ impl Interpolation<'_> {
         if dots > 0 {
             start = self.node;
             for _ in 0..dots {
-                start = parent(self.document, start)?;
+                start = self.document.parent(start)?;
             }
         }
         let mut value = Value::new(self.document, start, Dialect::OmegaConf);
@@ -176,14 +195,6 @@ fn split(arguments: &str) -> Vec<&str> {
     }
     parts.push(&arguments[start..]);
     parts
-}
-
-fn parent(document: &Document, child: NodeId) -> Option<NodeId> {
-    (0..document.len() as u32).map(NodeId).find(|id| match &document.node(*id).kind {
-        NodeKind::Sequence(items) => items.contains(&child),
-        NodeKind::Mapping(entries) => entries.iter().any(|e| e.value == child),
-        _ => false,
-    })
 }
 
 fn as_number(scalar: &Scalar) -> Option<f64> {
@@ -316,5 +327,20 @@ mod tests {
         for open in ["v", "x", "y", "z"] {
             assert!(matches!(scalar(text, open), Some(Scalar::Interpolated(_))), "{open}");
         }
+    }
+
+    #[test]
+    fn values_that_double_their_work_stay_open() {
+        let doubling: String =
+            (0..40).map(|n| format!("k{n}: ${{k{}}}${{k{}}}\n", n + 1, n + 1)).collect::<String>()
+                + "k40: x\n";
+        assert!(matches!(scalar(&doubling, "k0"), Some(Scalar::Interpolated(_))));
+        assert_eq!(scalar(&doubling, "k37"), Some(Scalar::Str("xxxxxxxx".into())));
+        let chain: String =
+            (0..9000).map(|n| format!("w{n}: ${{.w{}}}\n", n + 1)).collect::<String>() + "w9000: 1\n";
+        let document = yaml::parse(&chain);
+        let root = document.root(Dialect::OmegaConf).expect("there");
+        assert!(root.get("w0").expect("there").is_open());
+        assert!(!root.get("w8990").expect("there").is_open());
     }
 }

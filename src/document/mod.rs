@@ -5,6 +5,7 @@
 //! [`Value::to_json`] (for schema validation), and [`mod@pointer`] (JSON pointer to span).
 //! Aliases and merge keys are expanded only in the views, under a budget.
 
+mod index;
 mod interpolate;
 pub mod json;
 pub mod pointer;
@@ -199,6 +200,7 @@ pub struct Document {
     pub comments: Vec<Comment>,
     /// In file order.
     pub problems: Vec<Problem>,
+    index: index::Index,
 }
 
 impl Document {
@@ -228,7 +230,14 @@ impl Document {
 
     /// A document without content.
     pub fn empty(syntax: Syntax) -> Document {
-        Document { syntax, nodes: Vec::new(), root: None, comments: Vec::new(), problems: Vec::new() }
+        Document {
+            syntax,
+            nodes: Vec::new(),
+            root: None,
+            comments: Vec::new(),
+            problems: Vec::new(),
+            index: index::Index::default(),
+        }
     }
 
     /// The document of a file that is not UTF-8 text, with the offset of the first bad byte.

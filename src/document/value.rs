@@ -117,7 +117,11 @@ impl<'d> Value<'d> {
     /// True when the value is not known from the file: an interpolation that could not be
     /// resolved, or a template's placeholder (`${NAME}`, `{{ name }}`, `<your-model>`).
     pub fn is_open(&self) -> bool {
-        matches!(self.scalar(), Some(Scalar::Interpolated(_))) || self.text().is_some_and(is_placeholder)
+        match self.scalar() {
+            Some(Scalar::Interpolated(_)) => true,
+            Some(Scalar::Str(text)) => is_placeholder(&text),
+            _ => false,
+        }
     }
 
     /// How the scalar was written.
@@ -315,11 +319,15 @@ impl<'d> Value<'d> {
             return None;
         }
         *budget -= 1;
-        let written = self
-            .raw_entries()
-            .iter()
-            .rev()
-            .find(|e| !self.is_merge(e) && self.at(e.key, None).text() == Some(key));
+        let written = match self.document.indexed(self.id, key) {
+            Some(entry) => entry.filter(|e| !self.is_merge(e)),
+            None => self
+                .raw_entries()
+                .iter()
+                .rev()
+                .find(|e| !self.is_merge(e) && self.at(e.key, None).text() == Some(key))
+                .copied(),
+        };
         if let Some(entry) = written {
             return Some(self.at(entry.value, Some(entry.key)));
         }
