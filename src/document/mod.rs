@@ -10,6 +10,7 @@ mod interpolate;
 pub mod json;
 pub mod pointer;
 pub mod pyyaml;
+mod refusals;
 pub mod set;
 pub mod toml;
 mod value;

@@ -7,12 +7,18 @@ use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span as EventSpan, Tag};
 
-use super::{Comment, Document, Entry, Node, NodeId, NodeKind, Problem, ProblemKind, Style, Syntax, limits};
+use super::{
+    Comment, Document, Entry, Node, NodeId, NodeKind, Problem, ProblemKind, Style, Syntax, limits, refusals,
+};
 use crate::source::Span;
 
 /// Reads YAML text. Of several documents the first is the tree.
 pub fn parse(text: &str) -> Document {
-    build(text, Syntax::Yaml)
+    let mut document = build(text, Syntax::Yaml);
+    if !document.is_broken() {
+        refusals::report(&mut document, text);
+    }
+    document
 }
 
 /// Reads text whose syntax YAML contains (JSON).

@@ -171,6 +171,7 @@ macro_rules! declare_rule {
 pub const ALL: &[&dyn Rule] = &[
     &ambiguous_gpu::AmbiguousGpu,
     &axolotl_refuses::AxolotlRefuses,
+    &batch_arithmetic::BatchArithmetic,
     &best_model_without_evaluation::BestModelWithoutEvaluation,
     &conflicting_keys::ConflictingKeys,
     &deepspeed_conflicts_with_trainer::DeepspeedConflictsWithTrainer,
@@ -215,7 +216,6 @@ pub const ALL: &[&dyn Rule] = &[
     &unknown_key::UnknownKey,
     &unknown_model::UnknownModel,
     &unused_suppression::UnusedSuppression,
-    &batch_arithmetic::BatchArithmetic,
     &world_size_mismatch::WorldSizeMismatch,
     &wrong_type::WrongType,
     &yaml_float_as_string::YamlFloatAsString,

@@ -2,14 +2,15 @@
 
 use super::Checked;
 use crate::declare_rule;
-use crate::document::{ProblemKind, Syntax};
+use crate::document::{Dialect, ProblemKind, Syntax};
 use crate::finding::{Finding, Severity};
 use crate::source::Location;
 
 declare_rule! {
     /// ## What it does
     ///
-    /// Finds YAML, TOML and JSON that does not parse.
+    /// Finds YAML, TOML and JSON that does not parse, and YAML that PyYAML refuses: a tab between
+    /// a key and its value, a bare `=`, a tag it does not know, an unquoted `{{ placeholder }}`.
     ///
     /// ## Why is this bad
     ///
@@ -36,6 +37,16 @@ impl YamlParseError {
             Syntax::Toml => "TOML",
             Syntax::Json => "JSON",
         };
+        let pyyaml = file.root.is_some_and(|root| {
+            matches!(root.dialect(), Dialect::PyYaml | Dialect::OmegaConf | Dialect::JsonArgparse)
+        });
+        // Who loads the file refuses it, although YAML's own grammar does not.
+        for problem in
+            file.document.problems.iter().filter(|p| pyyaml && p.kind == ProblemKind::PyYamlRefuses)
+        {
+            let location = Location::primary(problem.span);
+            findings.push(Finding::new(Self::NAME, Severity::Error, location, problem.message.clone()));
+        }
         for problem in file.document.problems.iter().filter(|p| p.kind == ProblemKind::Syntax) {
             findings.push(Finding::new(
                 Self::NAME,
