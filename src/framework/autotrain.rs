@@ -68,6 +68,8 @@ impl Framework for Autotrain {
         );
         run.optimizer = chosen.clone().map(|(optimizer, _)| optimizer);
         run.optimizer_implementation = chosen.map(|(_, implementation)| implementation);
+        // transformers' `Trainer.create_optimizer`.
+        run.wide_embedding_states = Setting::default_of(true, BY);
         run.activation_checkpointing = cx.or_default(
             "params.disable_gradient_checkpointing",
             |v| Some(if flag(v)? { Checkpointing::None } else { Checkpointing::Full }),

@@ -127,6 +127,8 @@ fn optimizer(cx: &Lowering<'_>, run: &mut TrainingRun) {
         .unwrap_or_else(|| Setting::default_of((Optimizer::Adamw, Fused), RELEASE));
     run.optimizer = chosen.clone().map(|(optimizer, _)| optimizer);
     run.optimizer_implementation = chosen.map(|(_, implementation)| implementation);
+    // transformers' `Trainer.create_optimizer`, which makes bitsandbytes' optimizers here too.
+    run.wide_embedding_states = Setting::default_of(true, RELEASE);
 }
 
 fn batching(cx: &Lowering<'_>, run: &mut TrainingRun) {
