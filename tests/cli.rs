@@ -156,3 +156,13 @@ fn output_is_the_same_whatever_the_number_of_threads() {
     };
     assert_eq!(run("1"), run("4"));
 }
+
+#[test]
+fn explain_in_ascii_has_no_other_sign() {
+    let here = folder(&[("a.yaml", RUN)]);
+    let done = llmlint(here.path(), &["explain", "--ascii", "a.yaml"]);
+    let text = done.stdout;
+    assert!(text.contains("N*"), "the formulas are there: {text}");
+    let others: String = text.chars().filter(|c| !c.is_ascii()).collect();
+    assert_eq!(others, "", "a terminal that knows only ASCII can show it");
+}

@@ -23,6 +23,11 @@ pub fn clip(text: &str, room: usize) -> String {
     }
 }
 
+/// Our own signs, written in ASCII; text that is quoted from a file keeps its letters.
+pub fn without_signs(text: &str) -> String {
+    text.replace('·', "*").replace('×', "x").replace('−', "-").replace('…', "...")
+}
+
 /// The model in as few words as a table has room for: the last part of a hub id.
 pub fn short_model(run: &TrainingRun) -> String {
     let name = run.model.value.to_string();

@@ -21,9 +21,9 @@ declare_rule! {
     ///
     /// ```yaml
     /// llmlint: 1
-    /// model: { id: Qwen/Qwen2.5-7B }
-    /// training: { method: lora, lora: { rank: 16, targets: all-linear }, micro_batch_size: 1, sequence_length: 2048 }
-    /// budget: { memory: 18GiB, gpus: 1 }
+    /// model: { architecture: llama, num_hidden_layers: 8, hidden_size: 2048, intermediate_size: 5632, num_attention_heads: 16, vocab_size: 32000 }
+    /// training: { micro_batch_size: 8, sequence_length: 2048 }
+    /// budget: { memory: 23GiB, gpus: 1 }
     /// ```
     ///
     /// ## The fix
