@@ -1,5 +1,7 @@
 //! The smallest changes that bring a run under its budget, found by estimating again.
 
+use std::ops::RangeInclusive;
+
 use crate::catalog::Architecture;
 use crate::change::Change;
 use crate::check::Verdict;
@@ -77,13 +79,13 @@ fn knobs(run: &TrainingRun) -> Vec<Vec<Change>> {
     ]
 }
 
-/// Every combination of at most `most` changes, with what the run then needs. Combinations that
-/// cannot be estimated are left out.
+/// Every combination of as many changes as `sizes` says, with what the run then needs.
+/// Combinations that cannot be estimated are left out.
 fn combinations(
     run: &TrainingRun,
     architecture: &Architecture,
     budget: &Budget,
-    most: usize,
+    sizes: RangeInclusive<usize>,
     allowed: &dyn Fn(Change) -> bool,
 ) -> Vec<Suggestion> {
     let knobs = knobs(run);
@@ -92,7 +94,7 @@ fn combinations(
     let mut stack: Vec<(usize, Vec<Change>, TrainingRun)> = vec![(0, Vec::new(), run.clone())];
     while let Some((knob, changes, changed)) = stack.pop() {
         let Some(choices) = knobs.get(knob) else {
-            if changes.is_empty() {
+            if !sizes.contains(&changes.len()) {
                 continue;
             }
             if let Ok(needs) = estimate(&changed, architecture) {
@@ -102,7 +104,7 @@ fn combinations(
             }
             continue;
         };
-        if changes.len() < most {
+        if changes.len() < *sizes.end() {
             for choice in choices.iter().filter(|choice| allowed(**choice)) {
                 if let Some(next) = choice.apply(&changed) {
                     let mut with = changes.clone();
@@ -113,9 +115,6 @@ fn combinations(
         }
         stack.push((knob + 1, changes, changed));
     }
-    found.sort_by(|a, b| {
-        (a.cost, a.changes.len(), a.estimate.device).cmp(&(b.cost, b.changes.len(), b.estimate.device))
-    });
     found
 }
 
@@ -129,8 +128,9 @@ pub fn suggestions(
 ) -> Vec<Suggestion> {
     let kinds = |s: &Suggestion| s.changes.iter().map(|change| change.knob()).collect::<Vec<_>>();
     let mut kept: Vec<Suggestion> = Vec::new();
-    for most in 1..=3 {
-        let mut found = combinations(run, architecture, budget, most, expressible);
+    // Fewer changes come first: where some of them fit, more are not tried.
+    for size in 1..=3 {
+        let mut found = combinations(run, architecture, budget, size..=size, expressible);
         // Of equal cost, the one that changes least: what fits with the most memory in use.
         found.sort_by_key(|s| (s.cost, s.changes.len(), std::cmp::Reverse(s.estimate.device)));
         for suggestion in found.into_iter().filter(|s| s.verdict == Verdict::Fits) {
@@ -154,8 +154,10 @@ pub fn front(
     budget: &Budget,
     expressible: &dyn Fn(Change) -> bool,
 ) -> Vec<Suggestion> {
+    let mut found = combinations(run, architecture, budget, 1..=4, expressible);
+    found.sort_by_key(|s| (s.cost, s.changes.len(), s.estimate.device));
     let mut front: Vec<Suggestion> = Vec::new();
-    for suggestion in combinations(run, architecture, budget, 4, expressible) {
+    for suggestion in found {
         if front.last().is_none_or(|best| suggestion.estimate.device < best.estimate.device) {
             front.push(suggestion);
         }

@@ -274,7 +274,12 @@ fn terminal_width() -> Option<usize> {
     std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0)
 }
 
-/// A table for the catalogue's commands, as wide as `--width`, `COLUMNS` or 100 columns allow.
+/// How a row of the catalogue is known: read from its source, or from memory.
+pub(crate) fn evidence(read: bool) -> &'static str {
+    if read { "read" } else { "memory" }
+}
+
+/// A table, as wide as `--width`, `COLUMNS` or 100 columns allow.
 pub(crate) fn new_table(output: &OutputOptions, header: &[&str]) -> comfy_table::Table {
     let preset =
         if output.ascii { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };

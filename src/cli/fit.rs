@@ -1,6 +1,6 @@
 //! `llmlint fit FILE`: the smallest changes that bring a run under its budget.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use clap::Args;
@@ -114,15 +114,8 @@ pub(crate) fn run(args: &FitArgs) -> Result<u8, Failure> {
 }
 
 fn table(rows: &[Row], args: &FitArgs, out: &mut dyn io::Write) -> io::Result<()> {
-    let preset =
-        if args.output.ascii { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
-    let mut table = comfy_table::Table::new();
-    let width = common::style(&args.output, io::stdout().is_terminal()).width;
-    table
-        .load_style(preset)
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
-        .set_width(u16::try_from(width).unwrap_or(u16::MAX))
-        .set_header(["row", "device", "interval", "verdict", "training", "change"]);
+    let mut table =
+        common::new_table(&args.output, &["row", "device", "interval", "verdict", "training", "change"]);
     for (number, row) in rows.iter().enumerate() {
         let needs = &row.suggestion.estimate;
         table.add_row([
@@ -138,9 +131,7 @@ fn table(rows: &[Row], args: &FitArgs, out: &mut dyn io::Write) -> io::Result<()
         ]);
     }
     writeln!(out)?;
-    for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
-    }
+    common::write_table(table, false, out)?;
     writeln!(out)
 }
 

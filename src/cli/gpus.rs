@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::common::{Failure, ListFormat, OutputOptions, new_table, write_table};
+use super::common::{Failure, ListFormat, OutputOptions, evidence, new_table, write_table};
 use crate::catalog::{gpus, instances};
 
 /// Arguments of `gpus`.
@@ -34,7 +34,6 @@ pub(crate) fn run(args: &GpusArgs, out: &mut dyn Write) -> Result<u8, Failure> {
         .collect();
     let machines: Vec<_> =
         instances::all().iter().filter(|i| !wanted.is_empty() && matches(i.name)).collect();
-    let evidence = |read: bool| if read { "read" } else { "memory" };
     if args.format == ListFormat::Json {
         let gpus: Vec<_> = chosen
             .iter()

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::common::{Failure, ListFormat, OutputOptions, new_table, write_table};
+use super::common::{Failure, ListFormat, OutputOptions, evidence, new_table, write_table};
 use crate::catalog::models;
 use crate::report::words::grouped;
 use crate::run::ModelRef;
@@ -34,7 +34,6 @@ pub(crate) fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<u8, Failure>
         .iter()
         .filter(|m| exact == Some(*m) || matches(m.id) || m.ids.iter().any(|id| matches(id)))
         .collect();
-    let evidence = |read: bool| if read { "read" } else { "memory" };
     if args.format == ListFormat::Json {
         let list: Vec<_> = chosen
             .iter()

@@ -74,6 +74,13 @@ pub enum Dialect {
     Json,
 }
 
+impl Dialect {
+    /// PyYAML and the loaders built on it.
+    pub fn is_yaml_1_1(self) -> bool {
+        matches!(self, Dialect::PyYaml | Dialect::OmegaConf | Dialect::JsonArgparse)
+    }
+}
+
 /// What a scalar is to its loader.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scalar {

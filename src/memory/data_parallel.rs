@@ -5,7 +5,7 @@
 
 use super::expression::Symbol;
 use super::ledger::{Component, Driver, Phase, PhaseSet};
-use super::lines::{Line, Lines};
+use super::lines::{Line, Lines, line};
 use super::parallel::Degrees;
 use super::plan::Plan;
 use super::rank::Rank;
@@ -87,16 +87,6 @@ pub(crate) fn states(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         Strategy::Zero { stage: 3, shards } => zero3(plan, rank, shards, lines),
         Strategy::Zero { stage, shards } => zero12(plan, rank, stage, shards, lines),
     }
-}
-
-fn line<'a>(
-    component: Component,
-    name: &str,
-    live: &[Phase],
-    drivers: &'a [Driver],
-    source: &'static str,
-) -> Line<'a> {
-    Line { component, name: name.to_owned(), live: PhaseSet::of(live), drivers, source }
 }
 
 /// Whole states and a flat copy of the gradients in buckets: `.grad` is a second one.

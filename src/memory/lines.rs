@@ -1,7 +1,7 @@
 //! Writes ledger entries: a formula, the same with numbers, and the bytes, from one place.
 
 use super::expression::{Sum, Symbols, group};
-use super::ledger::{Component, Driver, Entry, Ledger, PhaseSet};
+use super::ledger::{Component, Driver, Entry, Ledger, Phase, PhaseSet};
 use crate::units::Bytes;
 
 /// What a line is about.
@@ -11,6 +11,17 @@ pub(crate) struct Line<'a> {
     pub(crate) live: PhaseSet,
     pub(crate) drivers: &'a [Driver],
     pub(crate) source: &'static str,
+}
+
+/// A line that counts in the phases `live`.
+pub(crate) fn line<'a>(
+    component: Component,
+    name: &str,
+    live: &[Phase],
+    drivers: &'a [Driver],
+    source: &'static str,
+) -> Line<'a> {
+    Line { component, name: name.to_owned(), live: PhaseSet::of(live), drivers, source }
 }
 
 /// Collects entries; lines of nothing are left out.

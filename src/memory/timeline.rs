@@ -15,7 +15,7 @@ use super::adapters::Adapters;
 use super::data_parallel::{self, Strategy};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
-use super::lines::{Line, Lines};
+use super::lines::{Line, Lines, line};
 use super::overhead::CUBLAS_WORKSPACE;
 use super::plan::Plan;
 use super::rank::Rank;
@@ -63,16 +63,6 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
     cast_cache(plan, rank, &mut lines);
     evaluation(plan, &mut lines);
     lines.finish()
-}
-
-fn line<'a>(
-    component: Component,
-    name: &str,
-    live: &[Phase],
-    drivers: &'a [Driver],
-    source: &'static str,
-) -> Line<'a> {
-    Line { component, name: name.to_owned(), live: PhaseSet::of(live), drivers, source }
 }
 
 /// Stored parameters, everywhere and always.

@@ -322,7 +322,7 @@ fn row(file: &FileReport, options: &Options<'_>) -> Vec<String> {
     };
     let run = file.run.as_ref();
     let gpus = words::gpus(file);
-    let gpus = if options.ascii { gpus.replace('×', "x") } else { gpus };
+    let gpus = if options.ascii { words::without_signs(&gpus) } else { gpus };
     vec![
         sanitize::path(&file.path).into_owned(),
         clean(run.map(words::short_model).unwrap_or_default()),

@@ -2,7 +2,7 @@
 
 use super::{Checked, numeric};
 use crate::declare_rule;
-use crate::document::{Dialect, Style};
+use crate::document::Style;
 use crate::finding::{Finding, Severity};
 use crate::source::Location;
 
@@ -33,7 +33,7 @@ declare_rule! {
 impl YamlOctalOrSexagesimal {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let Some(root) = file.root else { return };
-        if !matches!(root.dialect(), Dialect::PyYaml | Dialect::OmegaConf | Dialect::JsonArgparse) {
+        if !root.dialect().is_yaml_1_1() {
             return;
         }
         numeric::each_scalar(root, &mut |path, value| {

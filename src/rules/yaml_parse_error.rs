@@ -2,7 +2,7 @@
 
 use super::Checked;
 use crate::declare_rule;
-use crate::document::{Dialect, ProblemKind, Syntax};
+use crate::document::{ProblemKind, Syntax};
 use crate::finding::{Finding, Severity};
 use crate::source::Location;
 
@@ -37,9 +37,7 @@ impl YamlParseError {
             Syntax::Toml => "TOML",
             Syntax::Json => "JSON",
         };
-        let pyyaml = file.root.is_some_and(|root| {
-            matches!(root.dialect(), Dialect::PyYaml | Dialect::OmegaConf | Dialect::JsonArgparse)
-        });
+        let pyyaml = file.root.is_some_and(|root| root.dialect().is_yaml_1_1());
         // Who loads the file refuses it, although YAML's own grammar does not.
         for problem in
             file.document.problems.iter().filter(|p| pyyaml && p.kind == ProblemKind::PyYamlRefuses)

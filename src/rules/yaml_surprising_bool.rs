@@ -2,7 +2,7 @@
 
 use super::{Checked, numeric};
 use crate::declare_rule;
-use crate::document::{Dialect, Scalar, Style};
+use crate::document::{Scalar, Style};
 use crate::finding::{Finding, Safety, Severity};
 use crate::source::Location;
 
@@ -48,7 +48,7 @@ const WORDS: [(&str, Severity); 8] = [
 impl YamlSurprisingBool {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let Some(root) = file.root else { return };
-        if !matches!(root.dialect(), Dialect::PyYaml | Dialect::OmegaConf | Dialect::JsonArgparse) {
+        if !root.dialect().is_yaml_1_1() {
             return;
         }
         numeric::each_scalar(root, &mut |path, value| {

@@ -167,13 +167,20 @@ fn clip_layer(b: &mut Build<'_>, d: u64, f: u64) {
     b.norm("layer_norm2", d, true);
 }
 
-/// SigLIP; returns its width.
-fn siglip(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
-    let d = v.get("hidden_size", 768)?;
+/// What SigLIP and Idefics3's tower share, under `prefix`; `hidden_size` and `patch_size` are the
+/// defaults that differ. Returns the widths of the layers and of their MLPs.
+fn siglip_trunk(
+    b: &mut Build<'_>,
+    v: &Dims<'_>,
+    prefix: &str,
+    hidden_size: u64,
+    patch_size: u64,
+) -> Result<(u64, u64), String> {
+    let d = v.get("hidden_size", hidden_size)?;
     let f = v.get("intermediate_size", 3072)?;
-    let patch = v.get("patch_size", 16)?;
+    let patch = v.get("patch_size", patch_size)?;
     let side = v.get("image_size", 224)? / patch;
-    b.at(Place::Vision, "model.vision_tower.");
+    b.at(Place::Vision, prefix);
     b.parameter(
         "embeddings.patch_embedding.weight",
         &[d, v.get("num_channels", 3)?, patch, patch],
@@ -181,10 +188,16 @@ fn siglip(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
     );
     b.parameter("embeddings.patch_embedding.bias", &[d], Role::Other);
     b.positions("embeddings.position_embedding", side * side, d);
-    b.vision_layers("model.vision_tower.encoder.layers", v.get("num_hidden_layers", 12)?);
+    b.vision_layers(&format!("{prefix}encoder.layers"), v.get("num_hidden_layers", 12)?);
     clip_layer(b, d, f);
-    b.at(Place::Vision, "model.vision_tower.");
+    b.at(Place::Vision, prefix);
     b.norm("post_layernorm", d, true);
+    Ok((d, f))
+}
+
+/// SigLIP; returns its width.
+fn siglip(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
+    let (d, f) = siglip_trunk(b, v, "model.vision_tower.", 768, 16)?;
     if v.flag("vision_use_head", true) {
         b.parameter("head.probe", &[1, 1, d], Role::Other);
         b.parameter("head.attention.in_proj_weight", &[3 * d, d], Role::Attention);
@@ -348,21 +361,5 @@ fn pixtral(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
 
 /// The tower of Idefics3 and SmolVLM; returns its width.
 fn idefics3(b: &mut Build<'_>, v: &Dims<'_>) -> Result<u64, String> {
-    let d = v.get("hidden_size", 1152)?;
-    let f = v.get("intermediate_size", 3072)?;
-    let patch = v.get("patch_size", 32)?;
-    let side = v.get("image_size", 224)? / patch;
-    b.at(Place::Vision, "model.vision_model.");
-    b.parameter(
-        "embeddings.patch_embedding.weight",
-        &[d, v.get("num_channels", 3)?, patch, patch],
-        Role::Other,
-    );
-    b.parameter("embeddings.patch_embedding.bias", &[d], Role::Other);
-    b.positions("embeddings.position_embedding", side * side, d);
-    b.vision_layers("model.vision_model.encoder.layers", v.get("num_hidden_layers", 12)?);
-    clip_layer(b, d, f);
-    b.at(Place::Vision, "model.vision_model.");
-    b.norm("post_layernorm", d, true);
-    Ok(d)
+    Ok(siglip_trunk(b, v, "model.vision_model.", 1152, 32)?.0)
 }
