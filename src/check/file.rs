@@ -1,0 +1,317 @@
+//! One file, from its bytes to its [`FileReport`]: the stages in their order.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::broken::looks_like_training;
+use super::{Context, FileReport, Verdict, answer, budget};
+use crate::catalog::models::{self, NotFound, Resolved};
+use crate::discover::Found;
+use crate::document::{Document, Syntax, Value, limits};
+use crate::finding::{Finding, Severity};
+use crate::framework::{self, Framework, Kind, Lowering, schema};
+use crate::memory::rule_of_thumb::rule_of_thumb;
+use crate::rules::{self, Checked};
+use crate::run::{Origin, Setting, TrainingRun, Unknown};
+use crate::settings::{FILE_NAME, Level, Settings};
+use crate::source::{Location, Source};
+use crate::suppress;
+
+/// Most findings kept for one file; a minified or generated file can hold thousands.
+const FINDINGS_A_FILE: usize = 50;
+
+/// What became of one file.
+pub(super) enum Outcome {
+    Checked(Box<FileReport>),
+    NotOurs,
+    Unreadable(String),
+}
+
+/// Reads and checks one file; a defect of the tool itself becomes a finding.
+pub(super) fn check_file(file: &Found, context: &Context) -> Outcome {
+    let Some(syntax) = Syntax::of_path(&file.shown) else { return Outcome::NotOurs };
+    let size = match std::fs::metadata(&file.path) {
+        Ok(meta) if !meta.is_file() => return Outcome::Unreadable("not a regular file".into()),
+        Ok(meta) => meta.len(),
+        Err(error) => return Outcome::Unreadable(error.to_string()),
+    };
+    if size > limits::FILE_BYTES as u64 && !file.explicit {
+        return Outcome::NotOurs;
+    }
+    let bytes = match read_at_most(&file.path, limits::FILE_BYTES + 1) {
+        Ok(bytes) => bytes,
+        Err(error) => return Outcome::Unreadable(error.to_string()),
+    };
+    let result =
+        catch_unwind(AssertUnwindSafe(|| check_bytes(&file.shown, bytes, syntax, file.explicit, context)));
+    match result {
+        Ok(Some(report)) => Outcome::Checked(Box::new(report)),
+        Ok(None) => Outcome::NotOurs,
+        Err(_) => {
+            let source = Source::new(file.shown.clone(), String::new());
+            let finding = Finding::new(
+                "internal-error",
+                Severity::Error,
+                Location::default(),
+                "llmlint itself failed on this file; the other files were checked",
+            )
+            .help("please report it, with the file if you can");
+            let mut report = FileReport::empty(&source);
+            report.findings.push(finding);
+            Outcome::Checked(Box::new(report))
+        }
+    }
+}
+
+fn read_at_most(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A file that is ours: what it is, and where it stands.
+struct Subject<'a> {
+    source: &'a Arc<Source>,
+    document: &'a Document,
+    /// `None` only for a file that does not parse.
+    framework: Option<&'static dyn Framework>,
+    kind: Kind,
+    root: Option<Value<'a>>,
+    directory: PathBuf,
+    settings: Settings,
+}
+
+/// Checks one file's bytes. `None`: nobody recognises it.
+pub fn check_bytes(
+    shown: &str,
+    bytes: Vec<u8>,
+    syntax: Syntax,
+    explicit: bool,
+    context: &Context,
+) -> Option<FileReport> {
+    let (source, document) = parse(shown, bytes, syntax, explicit)?;
+    let subject = recognise(&source, &document, explicit, context)?;
+    let mut report = FileReport::empty(&source);
+    report.framework = subject.framework.map(|framework| framework.name());
+    report.kind = subject.kind;
+    let mut findings = Vec::new();
+    let budget = budget::declared_budget(
+        subject.framework,
+        subject.root,
+        suppress::inline_budget(&document, &source).0,
+        &subject.settings,
+        context,
+        &mut findings,
+    );
+    report.budget = budget.resolved;
+
+    let mut model = None;
+    match subject.readable() {
+        Some((framework, root)) if subject.kind == Kind::Run => {
+            model = lower(framework, root, &subject, budget.gpus, context, &mut report, &mut findings);
+        }
+        None if subject.framework.is_some_and(|framework| !framework.supported()) => {
+            report.unknown.push(Unknown {
+                what: "framework".into(),
+                why: format!(
+                    "recognised as {}, which is not supported yet",
+                    report.framework.unwrap_or_default()
+                ),
+                location: None,
+            });
+        }
+        _ => {}
+    }
+    report.verdict = Verdict::of(report.estimate.as_ref(), report.budget.as_ref());
+
+    judge(&subject, model.as_ref(), &report, &mut findings);
+    let settled = suppress::settle(findings, &document, &source);
+    report.suppressed = settled.suppressed;
+    report.findings = settle_findings(settled.kept, &subject.settings, context);
+    Some(report)
+}
+
+/// Text and tree. What is not UTF-8 is a finding only where somebody named the file.
+fn parse(shown: &str, bytes: Vec<u8>, syntax: Syntax, explicit: bool) -> Option<(Arc<Source>, Document)> {
+    match String::from_utf8(bytes) {
+        Ok(text) => {
+            let source = Source::new(shown, text);
+            let document = Document::parse(&source, syntax);
+            Some((source, document))
+        }
+        Err(error) if explicit => {
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let document = Document::not_utf8(syntax, error.utf8_error().valid_up_to());
+            Some((Source::new(shown, text), document))
+        }
+        Err(_) => None,
+    }
+}
+
+/// Whose file it is; `None` where it is nobody's.
+fn recognise<'a>(
+    source: &'a Arc<Source>,
+    document: &'a Document,
+    explicit: bool,
+    context: &Context,
+) -> Option<Subject<'a>> {
+    let recognised = framework::recognise(document);
+    let ours = if document.is_broken() {
+        explicit || looks_like_training(&source.text)
+    } else {
+        recognised.is_some()
+    };
+    if !ours {
+        return None;
+    }
+    let framework = recognised.map(|(framework, _)| framework);
+    let path = context.working_directory.join(&source.path);
+    let directory = path.parent().unwrap_or(&path).to_owned();
+    Some(Subject {
+        source,
+        document,
+        framework,
+        kind: recognised.map_or(Kind::Other, |(_, kind)| kind),
+        root: framework.and_then(|f| document.root(f.dialect(document.syntax))),
+        settings: context.settings.of(&directory).for_file(&path),
+        directory,
+    })
+}
+
+impl<'a> Subject<'a> {
+    /// Framework and tree, where the file parses and the framework is supported.
+    fn readable(&self) -> Option<(&'static dyn Framework, Value<'a>)> {
+        let framework = self.framework.filter(|f| f.supported() && !self.document.is_broken())?;
+        Some((framework, self.root?))
+    }
+}
+
+/// Lowers the file to a run, finds its model and estimates what it needs.
+fn lower(
+    framework: &'static dyn Framework,
+    root: Value<'_>,
+    subject: &Subject<'_>,
+    gpus: Option<Setting<u64>>,
+    context: &Context,
+    report: &mut FileReport,
+    findings: &mut Vec<Finding>,
+) -> Option<Result<Resolved, NotFound>> {
+    let settings = &subject.settings;
+    let repository = repository_of(&subject.directory, &context.working_directory);
+    let mut cx = Lowering::new(root, subject.source, &context.working_directory, &repository);
+    cx.declared_gpus = gpus;
+    cx.assumed_sequence_length = settings
+        .assume
+        .sequence_length
+        .map(|length| Setting { value: length.get(), origin: Origin::Declared(FILE_NAME.into()) });
+    cx.declared_version = settings.frameworks.get(framework.name()).cloned();
+    report.run = framework.lower(&mut cx);
+    report.sources = std::mem::take(&mut cx.sources);
+    report.unknown = std::mem::take(&mut cx.unknown);
+    findings.append(&mut cx.findings);
+    let run = report.run.as_mut()?;
+
+    let mut lookup = context.lookup.clone();
+    lookup.declared = settings.models.clone().into_iter().collect();
+    lookup.directories =
+        vec![subject.directory.clone(), context.working_directory.clone(), repository.clone()];
+    lookup.root = Some(repository);
+    let found = models::resolve(&run.model.value, &lookup);
+    answer::settle_gpus(run, &mut report.unknown);
+    report.unknown.append(&mut run.unknown.clone());
+    match &found {
+        Ok(resolved) => {
+            stand_in(run, resolved);
+            answer::answer(run, &resolved.architecture, &mut report.unknown, &mut report.estimate);
+            report.architecture = Some(resolved.architecture.clone());
+            report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);
+        }
+        Err(not_found) => report.unknown.insert(
+            0,
+            Unknown {
+                what: "model".into(),
+                why: not_found.why.clone(),
+                location: run.model.origin.location(),
+            },
+        ),
+    }
+    Some(found)
+}
+
+fn stand_in(run: &mut TrainingRun, resolved: &Resolved) {
+    run.stand_in = resolved.stand_in.map(|family| {
+        let why = "the model runs code of its own, and its layers are taken for this family's";
+        Setting::assumed(family.to_owned(), why)
+    });
+}
+
+/// The schema's and the rules' findings.
+fn judge(
+    subject: &Subject<'_>,
+    model: Option<&Result<Resolved, NotFound>>,
+    report: &FileReport,
+    findings: &mut Vec<Finding>,
+) {
+    let mistakes = subject.readable().map_or_else(Vec::new, |(framework, root)| {
+        let version = subject.settings.frameworks.get(framework.name()).map(String::as_str);
+        schema::validate(framework, subject.kind, root, version)
+    });
+    let checked = Checked {
+        sources: &report.sources,
+        document: subject.document,
+        root: subject.root,
+        framework: subject.framework,
+        kind: subject.kind,
+        mistakes: &mistakes,
+        run: report.run.as_ref(),
+        architecture: report.architecture.as_ref(),
+        model,
+        estimate: report.estimate.as_ref(),
+        unknown: &report.unknown,
+        budget: report.budget.as_ref(),
+        verdict: report.verdict,
+        settings: &subject.settings,
+    };
+    for rule in rules::ALL {
+        rule.check(&checked, findings);
+    }
+}
+
+/// The folder that nothing is read outside of: the nearest one with a `.git`, else the working
+/// directory when the file is in it, else the file's own folder.
+fn repository_of(directory: &Path, working_directory: &Path) -> PathBuf {
+    directory
+        .ancestors()
+        .find(|ancestor| ancestor.join(".git").exists())
+        .or_else(|| directory.starts_with(working_directory).then_some(working_directory))
+        .unwrap_or(directory)
+        .to_owned()
+}
+
+/// Levels, selection and order: the one place where findings are filtered.
+fn settle_findings(findings: Vec<Finding>, settings: &Settings, context: &Context) -> Vec<Finding> {
+    let mut kept: Vec<Finding> = findings
+        .into_iter()
+        .filter(|f| context.select.is_empty() || context.select.iter().any(|name| name == f.rule))
+        .filter(|f| !context.ignore.iter().any(|name| name == f.rule))
+        .filter_map(|mut finding| {
+            if let Some(level) = settings.rules.get(finding.rule).copied() {
+                finding.severity = Level::severity(level)?;
+            }
+            Some(finding)
+        })
+        .collect();
+    kept.sort_by(|a, b| {
+        (a.primary.location, std::cmp::Reverse(a.severity), a.rule, &a.message).cmp(&(
+            b.primary.location,
+            std::cmp::Reverse(b.severity),
+            b.rule,
+            &b.message,
+        ))
+    });
+    kept.dedup();
+    kept.truncate(FINDINGS_A_FILE);
+    kept
+}
