@@ -140,8 +140,12 @@ pub enum Method {
 /// Which linear layers get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoraTargets {
-    /// Every linear layer but the head (PEFT's `all-linear`).
+    /// Every linear layer but the head (PEFT's `all-linear`); in models of experts whose config it
+    /// converts, the routed experts too.
     AllLinear,
+    /// The names of all linear modules but the head, as Axolotl and LLaMA-Factory collect them:
+    /// routed experts that are one tensor a projection are none.
+    LinearModules,
     /// By the last part of the module's name: `q_proj`, `v_proj`, …
     Modules(Vec<String>),
 }
@@ -590,6 +594,8 @@ pub struct TrainingRun {
     pub quantization: Setting<Quantization>,
     /// PEFT's `prepare_model_for_kbit_training` was called: norms, embeddings and head in fp32.
     pub prepare_kbit: Setting<bool>,
+    /// Routed experts that are one tensor a projection are quantised as well.
+    pub quantized_experts: Setting<bool>,
     /// What weights are stored in.
     pub weights: Setting<Dtype>,
     /// What matrix products run in.
@@ -682,6 +688,11 @@ impl TrainingRun {
         push!(
             "quantization" => self.quantization,
             "prepare_kbit" => self.prepare_kbit,
+        );
+        if self.quantized_experts.value {
+            push!("quantized_experts" => self.quantized_experts);
+        }
+        push!(
             "weights" => self.weights,
             "compute" => self.compute,
             "autocast" => self.autocast,
@@ -757,6 +768,7 @@ impl std::fmt::Display for LoraTargets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LoraTargets::AllLinear => f.write_str("all-linear"),
+            LoraTargets::LinearModules => f.write_str("every linear module"),
             LoraTargets::Modules(names) => f.write_str(&names.join(", ")),
         }
     }

@@ -272,9 +272,6 @@ pub(crate) fn adapted(
     shape: &Shape<'_>,
     adapters: &Adapters,
 ) -> Result<Activations, String> {
-    if adapters.routed {
-        return Err("adapters on the stacked weights of routed experts are not traced yet; name attention's projections".into());
-    }
     let label = label(run, adapters);
     let found = Table::find(&format!("lora {} {label}", shape.family));
     let table = found.ok_or_else(|| {
@@ -306,11 +303,47 @@ pub(crate) fn adapted(
         let four_bit = matches!(run.quantization.value, Quantization::Nf4 | Quantization::Nf4Double);
         litgpt(&mut activations, shape, four_bit, Some(adapters));
     }
+    stacked_experts(run, shape, adapters, &mut activations, checkpointed);
     attention_differs(run, shape, &mut activations, checkpointed);
     if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
         window_of_frozen(shape, &mut activations, checkpointed);
     }
     Ok(activations)
+}
+
+/// Experts that are one tensor a projection. Adapters on them and 4-bit or 8-bit storage both make a
+/// 16-bit matrix before the layer runs, which autograd keeps: traced with PEFT 0.21 and
+/// bitsandbytes 0.50 on Mixtral and Qwen3-MoE.
+fn stacked_experts(
+    run: &TrainingRun,
+    shape: &Shape<'_>,
+    adapters: &Adapters,
+    activations: &mut Activations,
+    checkpointed: bool,
+) {
+    let mut kept = Sum::default();
+    let mut backward = None;
+    if let Some((formed, at_experts)) = adapters.formed(&shape.symbols) {
+        kept = formed;
+        backward = Some(at_experts);
+    } else if run.quantized_experts.value && run.quantization.value != Quantization::None {
+        let experts = [Symbol::Experts, Symbol::Hidden, Symbol::Expert];
+        let stack = experts.iter().map(|s| shape.get(*s)).product::<f64>().max(1.0);
+        let elements = shape.inventory.stacked_experts() as f64 / (shape.architecture.layers as f64).max(1.0);
+        kept = Sum::term(2.0 * elements / stack, &experts);
+    }
+    if kept.is_empty() {
+        return;
+    }
+    activations.layer = activations.layer.clone().plus(&kept);
+    let whole = if checkpointed { activations.layer.clone() } else { Sum::default() };
+    if checkpointed {
+        activations.transient = activations.transient.clone().plus(&kept);
+    }
+    if let Some(at_experts) = backward {
+        activations.transient =
+            larger(activations.transient.clone(), whole.plus(&at_experts), &shape.symbols);
+    }
 }
 
 /// The frozen tables are traced with fused attention. Another attention changes a frozen layer by

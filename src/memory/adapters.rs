@@ -2,9 +2,10 @@
 //! layer keeps beside the frozen one.
 
 use super::expression::{Sum, Symbol, Symbols};
+use super::parameters::lora::{self, Site};
 use super::parameters::{Inventory, Role};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Dtype, Lora, LoraTargets, Quantization, TrainingRun};
+use crate::run::{Dtype, Lora, Quantization, TrainingRun};
 
 /// Which tensor a linear layer reads: layers that read the same one can share what they keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ fn input_of(module: &str) -> Input {
 /// One adapted linear layer, in each of `copies` layers.
 #[derive(Clone, Debug)]
 struct Module {
+    rank: f64,
     input: f64,
     output: f64,
     copies: f64,
@@ -49,8 +51,11 @@ struct Module {
 /// The adapters of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Adapters {
+    /// Adapted linear layers.
     modules: Vec<Module>,
-    rank: f64,
+    /// Everything that is adapted.
+    matrices: Vec<Module>,
+    parameters: f64,
     layers: f64,
     /// Bytes of an adapter's weight.
     pub(crate) weight: f64,
@@ -63,10 +68,38 @@ pub(crate) struct Adapters {
     mode: Keeps,
     /// Parameters of modules trained in full beside the adapters.
     pub(crate) saved_modules: f64,
-    /// `all-linear` on a model of experts: PEFT adapts the experts' stacked weights too.
-    pub(crate) routed: bool,
-    /// Magnitude vectors of weight-decomposed adapters.
-    magnitudes: f64,
+    /// Parameters that are no module's weight.
+    pub(crate) formed: Option<Formed>,
+}
+
+/// Adapted parameters that are no module's weight (stacked experts, their router): PEFT forms
+/// W + B·A before the layer runs, and autograd keeps the sum.
+#[derive(Clone, Debug)]
+pub(crate) struct Formed {
+    /// Elements of the formed matrices, of all layers.
+    elements: f64,
+    /// Those of the down projections.
+    down: f64,
+    /// Which inputs are kept for the gradients of the formed matrices.
+    up_adapted: bool,
+    router_adapted: bool,
+    /// Elements of the adapters.
+    adapters: f64,
+}
+
+impl Formed {
+    fn of(sites: &[&Site]) -> Option<Formed> {
+        let elements = |site: &&&Site| site.base.parameters() as f64;
+        let down = |site: &&&Site| site.base.name.ends_with("down_proj");
+        let router = |site: &&Site| site.base.role == Role::Router;
+        (!sites.is_empty()).then(|| Formed {
+            elements: sites.iter().map(|s| elements(&s)).sum(),
+            down: sites.iter().filter(down).map(|s| elements(&s)).sum(),
+            up_adapted: sites.iter().any(|s| !down(&s) && !router(s)),
+            router_adapted: sites.iter().any(router),
+            adapters: sites.iter().map(|s| (s.rank * (s.input + s.output) * s.base.copies) as f64).sum(),
+        })
+    }
 }
 
 /// In what form an adapted layer keeps its input.
@@ -108,7 +141,7 @@ impl Keeps {
 }
 
 impl Adapters {
-    /// Where `lora` puts adapters in the model of `inventory`.
+    /// What `lora` adds to the model of `inventory`, as PEFT would.
     ///
     /// Where attention and MLP run in parallel off one norm, both read the same tensor.
     pub(crate) fn of(
@@ -118,71 +151,66 @@ impl Adapters {
         inventory: &Inventory,
     ) -> Adapters {
         let one_norm = architecture.parallel_residual && architecture.family != Family::GptNeox;
-        let wanted = |name: &str, module: &str| match &lora.targets.value {
-            LoraTargets::AllLinear => true,
-            LoraTargets::Modules(names) => {
-                names.iter().any(|n| n == name || n == "all-linear" || module.ends_with(&format!(".{n}")))
-            }
+        let peft = lora::adapters(
+            inventory,
+            lora.rank.value,
+            &lora.targets.value,
+            lora.dora.value,
+            &lora.modules_to_save.value,
+        );
+        let module = |site: &Site| Module {
+            rank: site.rank as f64,
+            input: site.input as f64,
+            output: site.output as f64,
+            copies: site.base.copies as f64,
+            reads: match input_of(site.base.module_in_layer()) {
+                Input::Mlp if one_norm => Input::Attention,
+                other => other,
+            },
         };
-        let mut modules = Vec::new();
-        let mut magnitudes = 0.0;
-        for (tensor, linear) in inventory.linears() {
-            if !tensor.in_layer() || !wanted(tensor.module_name(), tensor.module_in_layer()) {
-                continue;
-            }
-            magnitudes += linear.output as f64 * tensor.copies as f64;
-            modules.push(Module {
-                input: linear.input as f64,
-                output: linear.output as f64,
-                copies: tensor.copies as f64,
-                reads: match input_of(tensor.module_in_layer()) {
-                    Input::Mlp if one_norm => Input::Attention,
-                    other => other,
-                },
-            });
-        }
+        let (linear, formed): (Vec<&Site>, Vec<&Site>) = peft.sites.iter().partition(|s| s.is_linear());
+        let modules: Vec<Module> = linear.iter().filter(|s| s.base.in_layer()).map(|s| module(s)).collect();
         let weight = lora.dtype.value.bytes() as f64;
         let reads = |which| modules.iter().any(|m| m.reads == which);
         Adapters {
-            rank: lora.rank.value as f64,
+            matrices: peft.sites.iter().map(module).collect(),
             layers: inventory.layer_kinds().iter().map(|k| k.count).sum::<u64>().max(1) as f64,
             weight,
             dropout: lora.dropout.value > 0.0,
             down_projection: reads(Input::Down),
             output_projection: reads(Input::Projection),
             mode: Keeps::of(run, weight),
-            saved_modules: saved_modules(&lora.modules_to_save.value, inventory),
-            routed: architecture.moe.is_some() && lora.targets.value == LoraTargets::AllLinear,
-            magnitudes: if lora.dora.value { magnitudes } else { 0.0 },
+            parameters: peft.adapters() as f64,
+            saved_modules: peft.saved() as f64,
+            formed: Formed::of(&formed),
             modules,
         }
     }
 
     /// Adapter parameters: `Σ r·(in + out)`, and the magnitudes of DoRA.
     pub(crate) fn parameters(&self) -> f64 {
-        let pairs: f64 = self.modules.iter().map(|m| m.copies * (m.input + m.output)).sum();
-        self.rank * pairs + self.magnitudes
+        self.parameters
     }
 
     /// Adapter tensors: two a module.
     pub(crate) fn tensors(&self) -> f64 {
-        2.0 * self.modules.iter().map(|m| m.copies).sum::<f64>()
+        2.0 * self.matrices.iter().map(|m| m.copies).sum::<f64>()
     }
 
     /// Elements of the largest adapter tensor.
     pub(crate) fn largest(&self) -> f64 {
-        self.rank * self.modules.iter().map(|m| m.input.max(m.output)).fold(0.0, f64::max)
+        self.matrices.iter().map(|m| m.rank * m.input.max(m.output)).fold(0.0, f64::max)
     }
 
     /// Parameters in adapter tensors of fewer than 4096 elements.
     pub(crate) fn small(&self) -> f64 {
-        let small = |side: f64| if self.rank * side < 4096.0 { self.rank * side } else { 0.0 };
-        self.modules.iter().map(|m| m.copies * (small(m.input) + small(m.output))).sum()
+        let small = |elements: f64| if elements < 4096.0 { elements } else { 0.0 };
+        self.matrices.iter().map(|m| m.copies * (small(m.rank * m.input) + small(m.rank * m.output))).sum()
     }
 
     /// Rows and columns of the adapter matrices.
     pub(crate) fn rows_and_columns(&self) -> f64 {
-        self.modules.iter().map(|m| m.copies * (m.input + m.output + 2.0 * self.rank)).sum()
+        self.matrices.iter().map(|m| m.copies * (m.input + m.output + 2.0 * m.rank)).sum()
     }
 
     /// What the adapters of one layer keep: the inputs of A (copied or shared, masked under
@@ -217,6 +245,34 @@ impl Adapters {
     }
 }
 
+impl Adapters {
+    /// What one layer keeps for its formed matrices, and what its backward adds at the experts'
+    /// point: the gradient of the down projections' W + B·A and the experts' inner gradient. Traced
+    /// with PEFT 0.21 on Mixtral and Qwen3-MoE.
+    pub(crate) fn formed(&self, symbols: &Symbols) -> Option<(Sum, Sum)> {
+        let formed = self.formed.as_ref()?;
+        let e = self.mode.element;
+        let experts = [Symbol::Experts, Symbol::Hidden, Symbol::Expert];
+        let stack = experts.iter().map(|s| symbols.get(*s)).product::<f64>().max(1.0);
+        let matrices = |elements: f64| Sum::term(e * elements / self.layers / stack, &experts);
+        let routed = |width| Sum::term(e, &[Symbol::Tokens, Symbol::TopK, width]);
+        let mut kept = matrices(formed.elements);
+        if formed.up_adapted {
+            kept = kept.plus(&routed(Symbol::Hidden));
+        }
+        if formed.down > 0.0 {
+            kept = kept.plus(&routed(Symbol::Expert));
+        }
+        if formed.router_adapted {
+            kept = kept.plus(&Sum::term(e, &[Symbol::Tokens, Symbol::Hidden]));
+        }
+        if self.mode.cast_weights {
+            kept = kept.plus(&Sum::term(2.0 * formed.adapters / self.layers, &[]));
+        }
+        Some((kept, matrices(formed.down).plus(&routed(Symbol::Expert))))
+    }
+}
+
 /// LitGPT adapts q, k and v as one layer.
 const MERGED: f64 = 3.0;
 
@@ -245,15 +301,4 @@ impl Adapters {
         Sum::term((inputs + update) / hidden, &[Symbol::Tokens, Symbol::Hidden])
             .plus(&Sum::term(2.0 * ranks, &[Symbol::Tokens, Symbol::Rank]))
     }
-}
-
-/// Modules that PEFT copies and trains in full.
-fn saved_modules(names: &[String], inventory: &Inventory) -> f64 {
-    inventory
-        .tensors()
-        .iter()
-        .filter(|t| names.iter().any(|n| n == t.module_name() || (n == "lm_head" && t.role == Role::Head)))
-        // A tied head is copied too: the copy no longer shares the embedding.
-        .map(|t| t.elements() as f64 * t.copies as f64)
-        .sum()
 }

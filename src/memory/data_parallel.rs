@@ -242,7 +242,7 @@ fn layer_bytes(plan: &Plan<'_>, stored: f64) -> f64 {
     let in_layers = inventory.in_layers() as f64;
     match quantized_bytes(plan.run.quantization.value) {
         Some((bytes, ..)) if plan.adapters.is_some() && in_layers > 0.0 => {
-            let part = (inventory.quantizable() as f64).min(in_layers);
+            let part = plan.quantized().min(in_layers);
             (bytes * part + stored * (in_layers - part)) / in_layers
         }
         _ => stored,
@@ -264,7 +264,7 @@ fn shard_of_weights(plan: &Plan<'_>, stored: f64, shards: f64, source: &'static 
         lines.product(always("shard of the weights", SHARDED), &[("bytes", stored), ("P/W", all / shards)]);
         return;
     };
-    let part = plan.shape.inventory.quantizable() as f64;
+    let part = plan.quantized();
     let drivers = &[Driver::Quantization, Driver::Gpus, Driver::Model];
     lines.product(
         always("shard of the quantised weights", drivers),

@@ -153,12 +153,12 @@ const UNUSABLE_AT_WORST: f64 = 80.0 / 58.8;
 const GPUS_PER_HOST: u64 = 8;
 
 /// The base weights as they are stored, quantised matrices in their quantised size.
-fn base_bytes(plan: &Plan<'_>) -> f64 {
+pub(crate) fn base_bytes(plan: &Plan<'_>) -> f64 {
     let inventory = &plan.shape.inventory;
     let (all, stored) = (inventory.total() as f64, plan.run.weights.value.bytes() as f64);
     match quantized_bytes(plan.run.quantization.value) {
         Some((bytes, ..)) if plan.adapters.is_some() => {
-            let part = inventory.quantizable() as f64;
+            let part = plan.quantized();
             bytes * part + stored * (all - part).max(0.0)
         }
         _ => stored * all,

@@ -1,12 +1,13 @@
 //! How far the device figure may be off, cause by cause: wide enough that about nine measured runs
 //! in ten lie inside.
 
-use super::estimate::{Cause, Interval};
+use super::estimate::{Cause, Interval, base_bytes};
 use super::ledger::{Component, Ledger, Phase};
 use super::plan::Plan;
+use super::states::quantized_bytes;
 use crate::catalog::Family;
 use crate::run::{
-    Batching, Checkpointing, DataParallel, Kernels, Loss, ModelCode, Optimizer, Quantization, Task,
+    Batching, Checkpointing, DataParallel, Kernels, Loss, ModelCode, Optimizer, Origin, Quantization, Task,
     TrainingRun,
 };
 use crate::units::{Bytes, GIB};
@@ -138,6 +139,14 @@ fn states(f: &Figures<'_>, push: Push<'_>) {
     if run.quantization.value != Quantization::None {
         let weights = part(f, Component::Weights);
         push("4-bit and 8-bit kernels whose temporaries are not traced", 0.03 * weights, 0.08 * weights);
+        if let Origin::Default { .. } | Origin::Assumed(_) = run.quantized_experts.origin {
+            // This rank's experts, quantised like the rest.
+            let experts = f.plan.shape.inventory.stacked_experts() as f64;
+            let stored = run.weights.value.bytes() as f64;
+            let quantised = quantized_bytes(run.quantization.value).map_or(stored, |(bytes, ..)| bytes);
+            let share = (stored - quantised) * experts / base_bytes(f.plan).max(1.0);
+            push("experts stay in 16 bits since transformers 5, and did not before", share * weights, 0.0);
+        }
     }
     if matches!(
         run.optimizer.value,

@@ -164,6 +164,13 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Parameters that are stored in 4 or 8 bits where the run quantises its base.
+    pub(crate) fn quantized(&self) -> f64 {
+        let inventory = &self.shape.inventory;
+        let experts = if self.run.quantized_experts.value { inventory.stacked_experts() } else { 0 };
+        (inventory.quantizable() + experts) as f64
+    }
+
     /// Layers.
     pub(crate) fn layers(&self) -> f64 {
         (self.slice.layers() + self.shape.architecture.encoder_layers) as f64

@@ -98,7 +98,7 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
         return;
     };
     let quantised = quantized_bytes(run.quantization.value);
-    let part = if quantised.is_some() { inventory.quantizable() as f64 } else { 0.0 };
+    let part = if quantised.is_some() { plan.quantized() } else { 0.0 };
     if let Some((bytes, formula, source)) = quantised {
         let drivers = &[Driver::Quantization, Driver::Model];
         lines.product(

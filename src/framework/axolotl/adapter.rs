@@ -34,6 +34,7 @@ pub(super) fn lower(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
     run.method = adapter.map(|_| if quantised { Method::Qlora } else { Method::Lora });
     // Norms, embeddings and head go to fp32 for a moment and back (`should_convert`).
     run.prepare_kbit = Setting::default_of(false, RELEASE);
+    run.quantized_experts = cx.or_default("quantize_moe_experts", flag, false, RELEASE);
     let adapters = lora(cx, run);
     // A gradient and its Adam states have the dtype of the parameter: the adapters', not the
     // frozen base's.
@@ -70,9 +71,21 @@ fn lora(cx: &mut Lowering<'_>, run: &TrainingRun) -> Lora {
     }
 }
 
+/// `lora_target_parameters` names parameters that are no module's weight: stacked experts.
 fn targets(cx: &mut Lowering<'_>) -> Setting<LoraTargets> {
+    let modules = module_targets(cx);
+    match (cx.written("lora_target_parameters", names), modules.value.clone()) {
+        (Some(parameters), LoraTargets::Modules(mut list)) if !parameters.value.is_empty() => {
+            list.extend(parameters.value);
+            Setting { value: LoraTargets::Modules(list), origin: parameters.origin }
+        }
+        _ => modules,
+    }
+}
+
+fn module_targets(cx: &mut Lowering<'_>) -> Setting<LoraTargets> {
     if let Some(on) = cx.written("lora_target_linear", flag).filter(|on| on.value) {
-        return on.map(|_| LoraTargets::AllLinear);
+        return on.map(|_| LoraTargets::LinearModules);
     }
     let Some(value) = cx.root.get("lora_target_modules").filter(|v| !v.is_null()) else {
         // PEFT's choice for llama, mistral, qwen2, gemma and their like.

@@ -154,11 +154,11 @@ fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
 fn lora(cx: &Lowering<'_>, by: &str) -> Lora {
     let targets = |v: Value<'_>| {
         let list = names(v)?;
-        Some(if list == ["all"] { LoraTargets::AllLinear } else { LoraTargets::Modules(list) })
+        Some(if list == ["all"] { LoraTargets::LinearModules } else { LoraTargets::Modules(list) })
     };
     Lora {
         rank: cx.or_default("lora_rank", count, 8, by),
-        targets: cx.or_default("lora_target", targets, LoraTargets::AllLinear, by),
+        targets: cx.or_default("lora_target", targets, LoraTargets::LinearModules, by),
         dropout: cx.or_default("lora_dropout", |v| v.to_float(), 0.0, by),
         // PEFT's own default, and `init_adapter` casts trained parameters to fp32 besides.
         dtype: Setting::default_of(Dtype::Fp32, by),

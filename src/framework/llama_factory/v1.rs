@@ -108,12 +108,12 @@ fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
             let targets = |v: Value<'_>| {
                 let list = names(v)?;
                 let all = list == ["all"] || list == ["all-linear"];
-                Some(if all { LoraTargets::AllLinear } else { LoraTargets::Modules(list) })
+                Some(if all { LoraTargets::LinearModules } else { LoraTargets::Modules(list) })
             };
             run.method = name.map(|_| if quantised { Method::Qlora } else { Method::Lora });
             run.lora = Some(Lora {
                 rank: cx.or_default("peft_config.r", count, 8, BY),
-                targets: cx.or_default("peft_config.target_modules", targets, LoraTargets::AllLinear, BY),
+                targets: cx.or_default("peft_config.target_modules", targets, LoraTargets::LinearModules, BY),
                 dropout: cx.or_default("peft_config.lora_dropout", |v| v.to_float(), 0.05, BY),
                 dtype: Setting::default_of(Dtype::Fp32, BY),
                 dora: cx.or_default("peft_config.use_dora", flag, false, BY),

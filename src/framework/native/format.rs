@@ -97,6 +97,9 @@ pub struct Training {
     pub quantization: Option<Quantization>,
     /// PEFT's prepare_model_for_kbit_training was called: norms, embeddings and head in fp32. Default: false.
     pub prepare_kbit: Option<bool>,
+    /// Routed experts that are one tensor a projection are quantised as well. Default: false, as
+    /// bitsandbytes leaves them alone under transformers 5.
+    pub quantized_experts: Option<bool>,
     /// What weights are stored in. Default: bf16.
     pub weights: Option<Dtype>,
     /// What matrix products run in; other than `weights`: under autocast. Default: the weights' dtype.

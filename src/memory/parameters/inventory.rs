@@ -402,6 +402,11 @@ impl Inventory {
         tensor.linear.is_some() && tensor.role != Role::Head && !subclass && !pooling
     }
 
+    /// Parameters of routed experts that are one tensor a projection and no linear layers.
+    pub fn stacked_experts(&self) -> u64 {
+        self.sum(|t| t.role == Role::Expert && t.linear.is_none())
+    }
+
     /// Parameters that a 4-bit or 8-bit load quantises: see [`Inventory::is_quantizable`].
     pub fn quantizable(&self) -> u64 {
         self.sum(|t| self.is_quantizable(t))

@@ -26,6 +26,29 @@ pub struct Adapters {
     pub unmatched: Vec<String>,
     /// What PEFT refuses about this combination, each a sentence.
     pub refused: Vec<String>,
+    /// The matrices that got adapters: linear layers, and parameters that are no module's weight.
+    pub sites: Vec<Site>,
+}
+
+/// A matrix with an adapter: A of `[rank, input]` and B of `[output, rank]`, in each copy of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// The matrix.
+    pub base: Tensor,
+    /// Rows of A; of a stack of experts, those of all of them.
+    pub rank: u64,
+    /// Columns of A.
+    pub input: u64,
+    /// Rows of B.
+    pub output: u64,
+}
+
+impl Site {
+    /// A linear layer, which is adapted beside its own product; of another parameter PEFT forms
+    /// the adapted matrix.
+    pub fn is_linear(&self) -> bool {
+        self.base.linear.is_some()
+    }
 }
 
 impl Adapters {
@@ -100,6 +123,7 @@ struct Collector {
     rank: u64,
     dora: bool,
     tensors: Vec<Tensor>,
+    sites: Vec<Site>,
 }
 
 impl Collector {
@@ -116,6 +140,7 @@ impl Collector {
     }
 
     fn linear(&mut self, base: &Tensor, input: u64, output: u64) {
+        self.sites.push(Site { base: base.clone(), rank: self.rank, input, output });
         self.push(base, "lora_A.weight", vec![self.rank, input]);
         self.push(base, "lora_B.weight", vec![output, self.rank]);
         if self.dora {
@@ -150,6 +175,7 @@ impl Collector {
             _ => return,
         };
         let rank = self.rank.saturating_mul(experts).saturating_mul(if doubled { 2 } else { 1 });
+        self.sites.push(Site { base: base.clone(), rank, input: columns, output: rows });
         self.push(base, "lora_A.weight", vec![rank, columns]);
         self.push(base, "lora_B.weight", vec![rows, rank]);
     }
@@ -165,7 +191,15 @@ pub fn adapters(
 ) -> Adapters {
     // PEFT goes by the whole model's type, which for a vision-language model is none of these.
     let table = if inventory.has_vision() { &[] } else { converted(inventory.family()) };
-    let mut collector = Collector { rank, dora, tensors: Vec::new() };
+    let leaves;
+    let targets = match targets {
+        LoraTargets::LinearModules => {
+            leaves = LoraTargets::Modules(linear_modules(inventory));
+            &leaves
+        }
+        other => other,
+    };
+    let mut collector = Collector { rank, dora, tensors: Vec::new(), sites: Vec::new() };
     let mut unmatched = Vec::new();
     let mut refused = Vec::new();
 
@@ -174,6 +208,7 @@ pub fn adapters(
     let mut parameters: Vec<(&str, &str)> = Vec::new();
     match targets {
         LoraTargets::AllLinear => parameters.extend(table),
+        LoraTargets::LinearModules => {}
         LoraTargets::Modules(names) => {
             for name in names {
                 match table.iter().find(|(old, _)| ends_with_part(name, old)) {
@@ -208,6 +243,17 @@ pub fn adapters(
             }
             continue;
         }
+        let named = modules.iter().find(|name| {
+            tensor.role == Role::Expert
+                && tensor.linear.is_none()
+                && name.contains("experts.")
+                && ends_with_part(&tensor.name, name)
+        });
+        if let Some(name) = named {
+            hit.push(name);
+            collector.parameter(tensor, false);
+            continue;
+        }
         if saved(tensor) {
             continue;
         }
@@ -218,7 +264,7 @@ pub fn adapters(
                     && tensor.role != Role::Head
                     && !table.iter().any(|(old, _)| *old == tensor.module_name())
             }
-            LoraTargets::Modules(_) => {
+            LoraTargets::LinearModules | LoraTargets::Modules(_) => {
                 let named = modules.iter().find(|name| ends_with_part(tensor.module(), name));
                 hit.extend(named);
                 named.is_some() && tensor.name.ends_with(".weight")
@@ -267,7 +313,16 @@ pub fn adapters(
         }
     }
     refused.dedup();
-    Adapters { trained: inventory.with_tensors(collector.tensors), unmatched, refused }
+    let trained = inventory.with_tensors(collector.tensors);
+    Adapters { trained, unmatched, refused, sites: collector.sites }
+}
+
+/// The last parts of all linear modules' names, the head's left out.
+fn linear_modules(inventory: &Inventory) -> Vec<String> {
+    let mut names: Vec<String> = inventory.linears().map(|(t, _)| t.module_name().to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// What PEFT adapts when nobody says what: its own table by model type. `None`: it has no entry
