@@ -1,6 +1,8 @@
 //! Pages that are made from the code are the ones that are kept. `LLMLINT_UPDATE=1` writes them.
 
 mod common;
+#[path = "docs/examples.rs"]
+mod examples;
 
 use std::fmt::Write as _;
 
@@ -8,13 +10,13 @@ use common::{assert_kept, llmlint, root};
 
 /// The page of a rule, as `docs/rules/NAME.md` holds it.
 fn page(info: &llmlint::rules::RuleInfo) -> String {
-    let mut text =
-        format!("# {}\n\n{}. Default: {}.\n\n", info.name, capital(info.summary), info.severity.as_str());
-    for line in info.page.lines() {
-        // A doc comment keeps the space after its slashes.
-        let _ = writeln!(text, "{}", line.strip_prefix(' ').unwrap_or(line));
-    }
-    text
+    format!(
+        "# {}\n\n{}. Default: {}.\n\n{}",
+        info.name,
+        capital(info.summary),
+        info.severity.as_str(),
+        examples::page_with_outputs(info)
+    )
 }
 
 fn capital(text: &str) -> String {
@@ -23,7 +25,7 @@ fn capital(text: &str) -> String {
 }
 
 #[test]
-fn rule_pages_are_current() {
+fn rule_pages_are_current_and_their_examples_hold() {
     let mut index = String::from("# Rules\n\n| rule | default | what it finds |\n|---|---|---|\n");
     for rule in llmlint::rules::ALL {
         let info = rule.info();
@@ -43,9 +45,13 @@ fn rules_are_listed_by_name_once_and_say_what_why_and_how() {
     assert_eq!(names, sorted, "rules::ALL is sorted and without repetition");
     for rule in llmlint::rules::ALL {
         let info = rule.info();
-        for heading in ["## What it does", "## Why", "## Example"] {
-            assert!(info.page.contains(heading), "{}: the page has no `{heading}`", info.name);
-        }
+        let headings: Vec<_> = info.page.lines().filter(|line| line.starts_with(" ## ")).collect();
+        assert_eq!(
+            headings,
+            [" ## What it does", " ## Why", " ## Example", " ## The fix"],
+            "{}: the page's parts",
+            info.name
+        );
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn rules(args: &RulesArgs) -> Result<u8, Failure> {
         .filter(|r| args.name.as_deref().is_none_or(|name| name == r.name));
     if args.json {
         let list: Vec<_> = chosen
-            .map(|r| serde_json::json!({ "name": r.name, "severity": r.severity, "summary": r.summary, "page": r.page }))
+            .map(|r| serde_json::json!({ "name": r.name, "severity": r.severity, "summary": r.summary, "page": r.markdown() }))
             .collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&list).map_err(io::Error::from)?)?;
         return Ok(OK);
@@ -96,10 +96,7 @@ pub(crate) fn rules(args: &RulesArgs) -> Result<u8, Failure> {
     for info in chosen {
         if args.name.is_some() {
             writeln!(out, "# {} ({})\n\n{}\n", info.name, info.severity.as_str(), info.summary)?;
-            // A doc comment keeps the space after its slashes.
-            for line in info.page.lines() {
-                writeln!(out, "{}", line.strip_prefix(' ').unwrap_or(line))?;
-            }
+            out.write_all(info.markdown().as_bytes())?;
         } else {
             writeln!(out, "{:<40} {:<8} {}", info.name, info.severity.as_str(), info.summary)?;
         }

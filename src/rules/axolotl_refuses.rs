@@ -20,14 +20,34 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// optimizer: adamw_8bit
-    /// fsdp_version: 2         # FSDP2 does not work with bitsandbytes' 8-bit AdamW
+    /// ```yaml title="sft.yaml" mark="adamw_bnb_8bit"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 1
+    /// learning_rate: 2.0e-5
+    /// optimizer: adamw_bnb_8bit
+    /// bf16: true
+    /// fsdp_version: 2
+    /// fsdp_config:
+    ///   auto_wrap_policy: TRANSFORMER_BASED_WRAP
+    ///   transformer_layer_cls_to_wrap: Qwen3DecoderLayer
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Make the change that the message names.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -optimizer: adamw_bnb_8bit
+    /// +optimizer: adamw_torch_8bit
+    /// ```
     AxolotlRefuses, "axolotl-refuses", Error, "Axolotl stops on these settings"
 }
 

@@ -10,21 +10,36 @@ declare_rule! {
     /// Finds a global batch that is not micro-batch × accumulation steps × data-parallel ranks in
     /// a file of our own format. Each framework's own arithmetic is checked by its `-refuses` rule.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// Memory follows the micro-batch, the learning rate the global batch: if they do not agree,
     /// one of the figures is not of the run that was meant.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// training: { global_batch_size: 30, micro_batch_size: 4, gradient_accumulation_steps: 2 }
-    /// parallelism: { gpus: 4 }                  # 4 × 2 × 4 = 32
+    /// ```yaml title="run.yaml" mark="30"
+    /// llmlint: 1
+    /// model: { id: meta-llama/Llama-3.2-1B }
+    /// training:
+    ///   sequence_length: 4096
+    ///   micro_batch_size: 4
+    ///   gradient_accumulation_steps: 2
+    ///   global_batch_size: 30
+    /// parallelism: { gpus: 4, data_parallel: ddp }
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint run.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Change one of them.
+    ///
+    /// ```diff title="run.yaml"
+    /// -  global_batch_size: 30
+    /// +  global_batch_size: 32
+    /// ```
     BatchArithmetic, "batch-arithmetic", Error, "the global batch is not the product of its parts"
 }
 

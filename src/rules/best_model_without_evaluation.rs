@@ -20,17 +20,30 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="sft.yaml" mark="load_best_model_at_end: true"
+    /// model_name_or_path: Qwen/Qwen3-0.6B
+    /// output_dir: out
+    /// learning_rate: 2.0e-5
+    /// max_length: 2048
     /// load_best_model_at_end: true
     /// eval_strategy: steps
     /// eval_steps: 200
     /// save_strategy: steps
-    /// save_steps: 500           # no multiple of 200
+    /// save_steps: 500
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Save at every evaluation, or at every second, third, … of them.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -save_steps: 500
+    /// +save_steps: 400
+    /// ```
     BestModelWithoutEvaluation, "best-model-without-evaluation", Error,
     "the best checkpoint is asked for, but evaluation and saving do not match"
 }

@@ -18,15 +18,39 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```json
-    /// { "gradient_accumulation_steps": 8 }
+    /// ```yaml title="sft.yaml" mark="gradient_accumulation_steps: >4<"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 2048
+    /// micro_batch_size: 2
+    /// gradient_accumulation_steps: 4
+    /// learning_rate: 2.0e-5
+    /// deepspeed: ds_zero2.json
     /// ```
     ///
-    /// beside a run with `gradient_accumulation_steps: 4`.
+    /// ```json title="ds_zero2.json"
+    /// {
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto",
+    ///   "gradient_accumulation_steps": 8,
+    ///   "zero_optimization": { "stage": 2 }
+    /// }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
     ///
     /// ## The fix
     ///
     /// Write `"auto"` in the DeepSpeed file: the trainer fills in its own value.
+    ///
+    /// ```diff title="ds_zero2.json"
+    /// -  "gradient_accumulation_steps": 8,
+    /// +  "gradient_accumulation_steps": "auto",
+    /// ```
     DeepspeedConflictsWithTrainer, "deepspeed-conflicts-with-trainer", Error,
         "the DeepSpeed file and the trainer state different values"
 }

@@ -17,13 +17,29 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// flash_attention: true     # axolotl: attn_implementation: flash_attention_2
+    /// ```yaml title="sft.yaml" mark=">flash_attention<: true"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// flash_attention: true
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Use the new name. `llmlint check --fix` renames keys whose value stays the same.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -flash_attention: true
+    /// +attn_implementation: flash_attention_2
+    /// ```
     DeprecatedKey, "deprecated-key", Note, "the framework will drop this key"
 }
 

@@ -17,14 +17,33 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// training: { compute: bf16 }
-    /// budget: { gpu: T4 }
+    /// ```yaml title="lora.yaml" mark="bf16: >true<"
+    /// base_model: Qwen/Qwen3-0.6B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// adapter: lora
+    /// lora_r: 16
+    /// lora_alpha: 32
+    /// lora_target_linear: true
+    /// sequence_len: 1024
+    /// micro_batch_size: 1
+    /// learning_rate: 2.0e-4
+    /// bf16: true
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint lora.yaml --gpu T4 --gpus 1
     /// ```
     ///
     /// ## The fix
     ///
     /// Use fp16 on this GPU, or a GPU from Ampere on.
+    ///
+    /// ```diff title="lora.yaml"
+    /// -bf16: true
+    /// +fp16: true
+    /// ```
     DtypeUnsupportedOnGpu, "dtype-unsupported-on-gpu", Warning, "bf16 on a GPU that only emulates it"
 }
 

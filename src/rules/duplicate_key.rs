@@ -12,22 +12,37 @@ declare_rule! {
     ///
     /// Finds keys that stand twice in one mapping.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// PyYAML and JSON loaders take the last one without a word, so that an edit of the first does
     /// nothing. OmegaConf (LLaMA-Factory, torchtune) and TOML refuse the file: an error there.
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="sft.yaml" mark=">gradient_checkpointing<: false"
+    /// base_model: Qwen/Qwen3-8B
     /// gradient_checkpointing: true
-    /// learning_rate: 1.0e-5
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
     /// gradient_checkpointing: false
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Delete all but one.
+    ///
+    /// ```diff title="sft.yaml"
+    ///      type: chat_template
+    /// -gradient_checkpointing: false
+    /// ```
     DuplicateKey, "duplicate-key", Warning, "a key stands twice in one mapping"
 }
 

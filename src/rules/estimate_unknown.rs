@@ -17,17 +17,39 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// llmlint: 1
-    /// model: { id: our-lab/secret-13b }
-    /// training: { method: full, micro_batch_size: 1, sequence_length: 2048 }
-    /// budget: { gpu: H100-80GB, gpus: 8 }
+    /// ```yaml title="sft.yaml" mark="our-lab/base-13b"
+    /// base_model: our-lab/base-13b
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// adapter: lora
+    /// lora_r: 16
+    /// lora_target_linear: true
+    /// gradient_checkpointing: true
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml --gpu H100-80GB --gpus 8
     /// ```
     ///
     /// ## The fix
     ///
-    /// Declare what the notes name: a model's shape under `[models."our-lab/secret-13b"]` in
-    /// `llmlint.toml`, or the number of GPUs with `--gpus`.
+    /// Declare what the notes name: the number of GPUs with `--gpus`, a model's shape by its
+    /// `config.json` or by its dimensions.
+    ///
+    /// ```toml title="llmlint.toml"
+    /// [models."our-lab/base-13b"]
+    /// model_type = "llama"
+    /// hidden_size = 5120
+    /// intermediate_size = 13824
+    /// num_hidden_layers = 40
+    /// num_attention_heads = 40
+    /// vocab_size = 32000
+    /// max_position_embeddings = 4096
+    /// ```
     EstimateUnknown, "estimate-unknown", Note, "whether the run fits is not known"
 }
 

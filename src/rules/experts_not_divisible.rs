@@ -10,21 +10,35 @@ declare_rule! {
     /// Finds an expert-parallel degree that does not divide the model's experts, or one set for a
     /// model without experts.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// Each rank takes the same number of whole experts. The run stops at start-up, after the
     /// GPUs are rented.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// model: { id: mistralai/Mixtral-8x7B-v0.1 }   # 8 experts
-    /// parallelism: { gpus: 16, expert: 16 }
+    /// ```yaml title="run.yaml" mark="expert: >16<"
+    /// llmlint: 1
+    /// model: { id: mistralai/Mixtral-8x7B-v0.1 }
+    /// training: { method: full, sequence_length: 4096, micro_batch_size: 1 }
+    /// parallelism:
+    ///   gpus: 16
+    ///   data_parallel: fsdp
+    ///   expert: 16
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint run.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Use a degree that divides the experts.
+    ///
+    /// ```diff title="run.yaml"
+    /// -  expert: 16
+    /// +  expert: 8
+    /// ```
     ExpertsNotDivisible, "experts-not-divisible", Error, "expert parallelism cannot share out the experts"
 }
 

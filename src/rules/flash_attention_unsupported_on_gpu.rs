@@ -17,14 +17,34 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// training: { attention: flash }
-    /// budget: { gpu: V100-32GB }
+    /// ```yaml title="lora.yaml" mark="flash_attention_2"
+    /// base_model: Qwen/Qwen3-0.6B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// adapter: lora
+    /// lora_r: 16
+    /// lora_alpha: 32
+    /// lora_target_linear: true
+    /// sequence_len: 1024
+    /// micro_batch_size: 1
+    /// learning_rate: 2.0e-4
+    /// fp16: true
+    /// attn_implementation: flash_attention_2
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint lora.yaml --gpu V100-32GB --gpus 1
     /// ```
     ///
     /// ## The fix
     ///
     /// Use `sdpa`, whose memory-efficient kernel runs on these GPUs, or another GPU.
+    ///
+    /// ```diff title="lora.yaml"
+    /// -attn_implementation: flash_attention_2
+    /// +attn_implementation: sdpa
+    /// ```
     FlashAttentionUnsupportedOnGpu, "flash-attention-unsupported-on-gpu", Error,
     "FlashAttention on a GPU that it does not run on"
 }

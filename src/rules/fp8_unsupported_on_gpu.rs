@@ -16,14 +16,27 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// training: { compute: fp8 }
-    /// budget: { gpu: A100-80GB }
+    /// ```yaml title="run.yaml" mark="fp8"
+    /// llmlint: 1
+    /// model: { id: meta-llama/Llama-3.2-1B }
+    /// training:
+    ///   compute: fp8
+    ///   micro_batch_size: 1
+    ///   sequence_length: 2048
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint run.yaml --gpu A100-80GB --gpus 1
     /// ```
     ///
     /// ## The fix
     ///
     /// Use bf16 on this GPU, or an H100, L40S or newer.
+    ///
+    /// ```diff title="run.yaml"
+    /// -  compute: fp8
+    /// +  compute: bf16
+    /// ```
     Fp8UnsupportedOnGpu, "fp8-unsupported-on-gpu", Error, "fp8 on a GPU without fp8 arithmetic"
 }
 

@@ -20,15 +20,28 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// num_generations: 7
+    /// ```yaml title="grpo.yaml" mark="num_generations: 7"
+    /// model_name_or_path: Qwen/Qwen3-0.6B
+    /// output_dir: out
+    /// learning_rate: 1.0e-6
     /// per_device_train_batch_size: 2
-    /// gradient_accumulation_steps: 1     # on 8 GPUs: 16 completions, not a multiple of 7
+    /// gradient_accumulation_steps: 1
+    /// num_generations: 7
+    /// max_completion_length: 256
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint grpo.yaml --gpus 8
     /// ```
     ///
     /// ## The fix
     ///
     /// Change the batch, the accumulation, the number of GPUs or the group.
+    ///
+    /// ```diff title="grpo.yaml"
+    /// -num_generations: 7
+    /// +num_generations: 8
+    /// ```
     GenerationsNotDivisible, "generations-not-divisible", Error, "a GRPO batch that cuts a group in two"
 }
 

@@ -25,13 +25,32 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// { "hidden_size": 4096, "activation": "swiglu", "intermediate_size": 11008 }   # trains 3669
+    /// ```yaml title="pretrain.yml" mark="11008"
+    /// {
+    ///   "pipe_parallel_size": 1,
+    ///   "num_layers": 32,
+    ///   "hidden_size": 4096,
+    ///   "num_attention_heads": 32,
+    ///   "seq_length": 4096,
+    ///   "max_position_embeddings": 4096,
+    ///   "activation": "swiglu",
+    ///   "intermediate_size": 11008,
+    ///   "train_micro_batch_size_per_gpu": 4
+    /// }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint pretrain.yml
     /// ```
     ///
     /// ## The fix
     ///
-    /// Write three times the width that is meant: `"intermediate_size": 33024`.
+    /// Here, write three times the width that is meant:
+    ///
+    /// ```diff title="pretrain.yml"
+    /// -  "intermediate_size": 11008,
+    /// +  "intermediate_size": 33024,
+    /// ```
     GptNeoxRefuses, "gpt-neox-refuses", Error, "GPT-NeoX stops on these settings, or trains another model"
 }
 

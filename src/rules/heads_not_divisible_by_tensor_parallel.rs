@@ -11,7 +11,7 @@ declare_rule! {
     /// Finds a tensor-parallel degree that does not divide the model's query heads or its
     /// key/value heads.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// Each rank takes whole heads. A degree that does not divide them stops the run at start-up,
     /// after the GPUs are rented. Models with grouped queries have few key/value heads (often 8),
@@ -19,14 +19,31 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// model: { id: meta-llama/Llama-3.1-8B }   # 32 heads, 8 key/value heads
-    /// parallelism: { gpus: 16, tensor: 16 }
+    /// ```toml title="llama3_8b.toml" mark="tensor_parallel_degree = >16<"
+    /// [model]
+    /// name = "llama3"
+    /// flavor = "8B"
+    ///
+    /// [training]
+    /// local_batch_size = 1
+    /// seq_len = 8192
+    ///
+    /// [parallelism]
+    /// tensor_parallel_degree = 16
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint llama3_8b.toml --gpu H100-80GB --gpus 16
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Use a degree that divides both, or spread the run over more data or pipeline ranks.
+    ///
+    /// ```diff title="llama3_8b.toml"
+    /// -tensor_parallel_degree = 16
+    /// +tensor_parallel_degree = 8
+    /// ```
     HeadsNotDivisibleByTensorParallel, "heads-not-divisible-by-tensor-parallel", Error,
     "tensor parallelism cannot divide the attention heads"
 }

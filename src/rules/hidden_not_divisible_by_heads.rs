@@ -11,20 +11,37 @@ declare_rule! {
     /// Finds a model that is spelled out with a hidden size that its number of heads does not
     /// divide, and without a head width of its own.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// The width of a head is the hidden size over the heads. Modelling code refuses a remainder,
     /// or drops it and trains another model than the one meant.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// model: { architecture: llama, hidden_size: 4000, num_attention_heads: 32, num_hidden_layers: 8 }
+    /// ```yaml title="run.yaml" mark=">model<:"
+    /// llmlint: 1
+    /// model:
+    ///   architecture: llama
+    ///   num_hidden_layers: 32
+    ///   hidden_size: 4000
+    ///   intermediate_size: 11008
+    ///   num_attention_heads: 48
+    ///   vocab_size: 32000
+    /// training: { sequence_length: 4096, micro_batch_size: 1 }
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint run.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Change one of the two, or set `head_dim`.
+    ///
+    /// ```diff title="run.yaml"
+    /// -  hidden_size: 4000
+    /// +  hidden_size: 4032
+    /// ```
     HiddenNotDivisibleByHeads, "hidden-not-divisible-by-heads", Error, "the hidden size is no multiple of the heads"
 }
 

@@ -18,17 +18,48 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// llmlint: 1
-    /// model: { id: meta-llama/Llama-3.1-70B }
-    /// training: { method: full, weights: bf16, optimizer: adamw, micro_batch_size: 1, sequence_length: 2048 }
-    /// parallelism: { gpus: 8, data_parallel: zero3, offload: { optimizer: cpu } }
-    /// budget: { gpu: H100-80GB, gpus: 8, host_memory: 256GiB }
+    /// ```yaml title="sft.yaml"
+    /// base_model: meta-llama/Llama-3.1-70B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 2048
+    /// micro_batch_size: 1
+    /// gradient_checkpointing: true
+    /// learning_rate: 1.0e-5
+    /// bf16: true
+    /// attn_implementation: flash_attention_2
+    /// deepspeed: ds_zero3_offload.json
+    /// ```
+    ///
+    /// ```json title="ds_zero3_offload.json" mark="\"cpu\""
+    /// {
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto",
+    ///   "gradient_accumulation_steps": "auto",
+    ///   "zero_optimization": {
+    ///     "stage": 3,
+    ///     "offload_optimizer": { "device": "cpu" }
+    ///   }
+    /// }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml --gpu H100-80GB --gpus 8 --host-memory 512GiB
     /// ```
     ///
     /// ## The fix
     ///
-    /// Offload to NVMe, use more nodes, keep states in 8 bits, or stop offloading.
+    /// Use more nodes, keep states in 8 bits, train an adapter, whose states are small, or stop
+    /// offloading.
+    ///
+    /// ```diff title="sft.yaml"
+    ///  base_model: meta-llama/Llama-3.1-70B
+    /// +adapter: lora
+    /// +lora_r: 16
+    /// +lora_alpha: 32
+    /// +lora_target_linear: true
+    /// ```
     HostOverBudget, "host-over-budget", Error, "offloaded states need more host memory than there is"
 }
 

@@ -11,20 +11,35 @@ declare_rule! {
     /// Finds words in a `# llmlint: gpu=... gpus=...` comment that cannot be used. Known are
     /// `gpu`, `gpus`, `budget` (usable memory of one GPU) and `host-memory`.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// The budget is not the one you believe in, and neither is the verdict.
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="sft.yaml" mark="gpsu=8"
     /// # llmlint: gpu=H100-80GB gpsu=8
-    /// base_model: Qwen/Qwen3-8B
+    /// base_model: Qwen/Qwen3-0.6B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 2048
+    /// micro_batch_size: 1
+    /// learning_rate: 2.0e-5
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Write the name that the message suggests.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -# llmlint: gpu=H100-80GB gpsu=8
+    /// +# llmlint: gpu=H100-80GB gpus=8
+    /// ```
     InlineBudget, "inline-budget", Warning, "a budget comment has words that cannot be used"
 }
 

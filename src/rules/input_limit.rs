@@ -12,20 +12,24 @@ declare_rule! {
     /// Finds files that are larger, deeper or wider than llmlint reads: 1 MiB, 64 levels, 50,000
     /// values.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// Nothing in the file was checked. The limits keep a hostile file in a pull request from
     /// costing minutes or gigabytes; the largest real training config known has 64 KiB.
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="nested.yaml" mark="a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[><["
     /// a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint nested.yaml
+    /// ```
     ///
-    /// Leave the file out with `exclude` in llmlint.toml if it is no training config.
+    /// ## The fix
+    ///
+    /// Leave the file out with `exclude` in `llmlint.toml` if it is no training config.
     InputLimit, "input-limit", Error, "the file is beyond what is read"
 }
 

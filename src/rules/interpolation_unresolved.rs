@@ -12,20 +12,28 @@ declare_rule! {
     /// Finds interpolations and template placeholders that hide a setting the memory estimate
     /// needs. Others are left alone.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// It need not be: the value comes from the environment or from a template when the run
     /// starts. But there is no estimate and no verdict for the run as it stands in the file.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// base_model: ${MODEL}
-    /// micro_batch_size: 2
+    /// ```yaml title="sft.yaml" mark="${BASE_MODEL}"
+    /// base_model: ${BASE_MODEL}
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
     /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Nothing, or check the file that the template makes.
     InterpolationUnresolved, "interpolation-unresolved", Note, "a placeholder hides a memory setting"

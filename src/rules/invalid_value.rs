@@ -1,9 +1,10 @@
 //! Values of the right type that the key does not take.
 
 use super::Checked;
+use super::yaml_surprising_bool::YamlSurprisingBool;
 use crate::declare_rule;
 use crate::finding::{Finding, Safety, Severity};
-use crate::framework::schema::MistakeKind;
+use crate::framework::schema::{Mistake, MistakeKind};
 use crate::source::Location;
 
 declare_rule! {
@@ -17,13 +18,29 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// lr_scheduler: cosin
+    /// ```yaml title="sft.yaml" mark="adamw_torch_fusd"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// optimizer: adamw_torch_fusd
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Choose one of the values that the message lists.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -optimizer: adamw_torch_fusd
+    /// +optimizer: adamw_torch_fused
+    /// ```
     InvalidValue, "invalid-value", Error, "the key does not take this value"
 }
 
@@ -39,6 +56,8 @@ impl InvalidValue {
             let span = if mistake.value_span.is_empty() { mistake.key_span } else { mistake.value_span };
             let new = |message: String| Finding::new(Self::NAME, severity, Location::primary(span), message);
             let finding = match &mistake.kind {
+                // The word is right; that it is not read as one is another rule's finding.
+                MistakeKind::NotInEnum { options, .. } if surprising(file, mistake, options) => continue,
                 MistakeKind::NotInEnum { options, near } => {
                     let mut finding = new(format!("`{key}` does not take this value"));
                     if let Some(near) = near {
@@ -69,6 +88,13 @@ impl InvalidValue {
 }
 
 /// Values in backquotes; the names of types (`true or false`, `an integer`) as words.
+fn surprising(file: &Checked<'_>, mistake: &Mistake, options: &[String]) -> bool {
+    let word = file.sources.first().map_or("", |source| source.slice(mistake.value_span));
+    YamlSurprisingBool::concerns(&mistake.key(), word)
+        && options.iter().any(|option| option == word)
+        && file.root.is_some_and(|root| root.dialect().is_yaml_1_1())
+}
+
 fn quoted(option: &String) -> String {
     if option.contains(' ') { option.clone() } else { format!("`{option}`") }
 }

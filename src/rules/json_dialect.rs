@@ -11,23 +11,33 @@ declare_rule! {
     ///
     /// Finds comments and trailing commas in JSON configs.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// DeepSpeed's own launcher reads its file as HJSON, which allows both. The Hugging Face
     /// Trainer and Accelerate read the same file as strict JSON and stop on them.
     ///
     /// ## Example
     ///
-    /// ```json
+    /// ```json title="ds_zero3.json" mark="><// shard everything"
     /// {
     ///   "zero_optimization": { "stage": 3 }, // shard everything
-    ///   "bf16": { "enabled": true }
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto"
     /// }
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint ds_zero3.json
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Delete them.
+    ///
+    /// ```diff title="ds_zero3.json"
+    /// -  "zero_optimization": { "stage": 3 }, // shard everything
+    /// +  "zero_optimization": { "stage": 3 },
+    /// ```
     JsonDialect, "json-dialect", Warning, "JSON with comments or trailing commas"
 }
 

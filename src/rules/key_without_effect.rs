@@ -16,14 +16,33 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="qlora.yaml" mark="load_in_4bit: >true<"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
     /// adapter: lora
-    /// load_in_4bit: true      # axolotl quantises to 4 bits for `adapter: qlora` only
+    /// load_in_4bit: true
+    /// lora_r: 16
+    /// lora_alpha: 32
+    /// lora_target_linear: true
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-4
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint qlora.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Make the change that the message names, or delete the key.
+    ///
+    /// ```diff title="qlora.yaml"
+    /// -adapter: lora
+    /// +adapter: qlora
+    /// ```
     KeyWithoutEffect, "key-without-effect", Warning, "a key that does nothing in this combination"
 }
 

@@ -11,7 +11,7 @@ declare_rule! {
     /// Finds more pipeline stages than layers, and, for Megatron's modelling code, layers that are
     /// no multiple of the stages.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// Every stage needs at least one layer, and Megatron insists on the same number in each
     /// unless the first and last are given their own. The run stops at start-up, after the GPUs
@@ -19,14 +19,30 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// model: { id: meta-llama/Llama-3.2-1B }   # 16 layers
-    /// parallelism: { gpus: 32, pipeline: 32 }
+    /// ```yaml title="run.yaml" mark="pipeline: >8<"
+    /// llmlint: 1
+    /// model: { id: meta-llama/Llama-3.2-3B }
+    /// training:
+    ///   model_code: megatron
+    ///   micro_batch_size: 1
+    ///   sequence_length: 4096
+    /// parallelism:
+    ///   gpus: 8
+    ///   pipeline: 8
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint run.yaml
+    /// ```
     ///
-    /// Use fewer stages.
+    /// ## The fix
+    ///
+    /// Use a number of stages that divides the layers.
+    ///
+    /// ```diff title="run.yaml"
+    /// -  pipeline: 8
+    /// +  pipeline: 4
+    /// ```
     LayersNotDivisibleByPipeline, "layers-not-divisible-by-pipeline", Error,
     "the pipeline stages cannot share out the layers"
 }

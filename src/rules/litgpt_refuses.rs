@@ -20,14 +20,31 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="qlora.yaml" mark="bnb.nf4"
+    /// checkpoint_dir: checkpoints/meta-llama/Meta-Llama-3-8B
+    /// precision: bf16-true
     /// quantize: bnb.nf4
-    /// devices: 4          # NotImplementedError
+    /// devices: 4
+    /// lora_r: 16
+    /// train:
+    ///   global_batch_size: 16
+    ///   micro_batch_size: 1
+    ///   epochs: 2
+    ///   max_seq_length: 2048
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint qlora.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// The message names both settings; change either.
+    ///
+    /// ```diff title="qlora.yaml"
+    /// -devices: 4
+    /// +devices: 1
+    /// ```
     LitgptRefuses, "litgpt-refuses", Error, "LitGPT stops on these settings"
 }
 

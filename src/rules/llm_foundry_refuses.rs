@@ -19,14 +19,40 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="mpt.yaml" mark="global_train_batch_size: >100<"
+    /// max_seq_len: 2048
+    /// model:
+    ///   name: mpt_causal_lm
+    ///   d_model: 1024
+    ///   n_heads: 16
+    ///   n_layers: 24
+    ///   expansion_ratio: 4
+    ///   max_seq_len: 2048
+    ///   vocab_size: 50368
+    /// tokenizer: { name: EleutherAI/gpt-neox-20b }
+    /// train_loader: { name: text, dataset: { local: data, max_seq_len: 2048 }, drop_last: true, num_workers: 8 }
+    /// optimizer: { name: decoupled_adamw, lr: 3.0e-4 }
+    /// scheduler: { name: cosine_with_warmup, t_warmup: 100ba }
+    /// precision: amp_bf16
+    /// max_duration: 4800ba
+    /// eval_interval: 0
     /// global_train_batch_size: 100
-    /// # --gpus 8: 100 is no multiple of 8
+    /// device_train_microbatch_size: 4
+    /// fsdp_config: { sharding_strategy: FULL_SHARD, mixed_precision: PURE }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint mpt.yaml --gpu A100-80GB --gpus 8
     /// ```
     ///
     /// ## The fix
     ///
     /// The message names the settings; change one.
+    ///
+    /// ```diff title="mpt.yaml"
+    /// -global_train_batch_size: 100
+    /// +global_train_batch_size: 96
+    /// ```
     LlmFoundryRefuses, "llm-foundry-refuses", Error, "LLM Foundry stops on these settings"
 }
 

@@ -19,13 +19,29 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// stage: ppo          # needs reward_model
+    /// ```yaml title="ppo.yaml" mark="stage: ppo"
+    /// model_name_or_path: Qwen/Qwen3-0.6B
+    /// stage: ppo
+    /// do_train: true
+    /// finetuning_type: lora
+    /// dataset: identity
+    /// template: qwen3
+    /// cutoff_len: 2048
+    /// learning_rate: 1.0e-5
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint ppo.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Add the setting that the message names.
+    ///
+    /// ```diff title="ppo.yaml"
+    ///  stage: ppo
+    /// +reward_model: saves/qwen3/reward
+    /// ```
     MissingCompanion, "missing-companion", Error, "a setting needs another one that is not there"
 }
 

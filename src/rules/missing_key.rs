@@ -17,12 +17,29 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// An Axolotl file without `learning_rate`.
+    /// ```yaml title="sft.yaml" mark="base_model: Qwen/Qwen3-8B"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// num_epochs: 3
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
     ///
     /// ## The fix
     ///
-    /// Add the key. Where the launch command gives it (`axolotl train x.yaml --learning-rate …`),
+    /// Add the key. Where the launch command gives it (`axolotl train sft.yaml --learning-rate …`),
     /// silence the rule with `# llmlint: ignore[missing-key]`.
+    ///
+    /// ```diff title="sft.yaml"
+    ///  num_epochs: 3
+    /// +learning_rate: 2.0e-5
+    /// ```
     MissingKey, "missing-key", Warning, "a key that the framework insists on is not there"
 }
 

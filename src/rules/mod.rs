@@ -114,8 +114,31 @@ pub struct RuleInfo {
     pub severity: Severity,
     /// One line for tables.
     pub summary: &'static str,
-    /// The page, in Markdown: what it does, why, an example, the fix.
+    /// The doc comment: what it does, why, an example, the fix. The fences of the example say also
+    /// what the tests need to run it; [`RuleInfo::markdown`] is for people.
     pub page: &'static str,
+}
+
+impl RuleInfo {
+    /// The page in Markdown. A file of the example stands under its name.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        for line in self.page.lines() {
+            // A doc comment keeps the space after its slashes.
+            let line = line.strip_prefix(' ').unwrap_or(line);
+            let fence = line.strip_prefix("```").and_then(|info| info.split_once(" title=\""));
+            match fence {
+                Some(("diff", _)) => text.push_str("```diff"),
+                Some((language, rest)) => {
+                    let name = rest.split('"').next().unwrap_or_default();
+                    text.push_str(&format!("`{name}`:\n\n```{language}"));
+                }
+                None => text.push_str(line),
+            }
+            text.push('\n');
+        }
+        text
+    }
 }
 
 /// A rule.
@@ -142,6 +165,7 @@ pub trait Rule: Sync {
 macro_rules! declare_rule {
     ($(#[doc = $line:literal])+ $rule:ident, $name:literal, $severity:ident, $summary:literal) => {
         $(#[doc = $line])+
+        #[allow(rustdoc::invalid_codeblock_attributes, reason = "the example's fences speak to its test")]
         pub struct $rule;
 
         impl $rule {

@@ -19,11 +19,34 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// `configs/7B.yaml` with the dimensions of a 13B model.
+    /// ```yaml title="7B.yaml" mark=">model<:"
+    /// llmlint: 1
+    /// model:
+    ///   architecture: llama
+    ///   num_hidden_layers: 32
+    ///   hidden_size: 5120
+    ///   intermediate_size: 13824
+    ///   num_attention_heads: 40
+    ///   vocab_size: 32000
+    /// training: { sequence_length: 4096, micro_batch_size: 1 }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint 7B.yaml
+    /// ```
     ///
     /// ## The fix
     ///
     /// Correct the dimensions, or rename the file.
+    ///
+    /// ```diff title="7B.yaml"
+    /// -  hidden_size: 5120
+    /// -  intermediate_size: 13824
+    /// -  num_attention_heads: 40
+    /// +  hidden_size: 4096
+    /// +  intermediate_size: 11008
+    /// +  num_attention_heads: 32
+    /// ```
     ModelSizeContradictsName, "model-size-contradicts-name", Warning,
     "the architecture spelled out is not of the size that the file's name says"
 }

@@ -11,23 +11,38 @@ declare_rule! {
     ///
     /// Finds a second YAML document (after `---`) in a training config.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// Every framework loads one document: PyYAML's `safe_load` stops with "expected a single
     /// document". What stands after the marker was not checked here.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// base_model: Qwen/Qwen3-0.6B
+    /// ```yaml title="sft.yaml" mark="---"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
     /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
     /// ---
-    /// learning_rate: 1.0e-5
+    /// num_epochs: 3
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Delete the marker, or split the file.
+    ///
+    /// ```diff title="sft.yaml"
+    ///  learning_rate: 2.0e-5
+    /// ----
+    ///  num_epochs: 3
+    /// ```
     MultipleDocuments, "multiple-documents", Error, "the file holds more than one YAML document"
 }
 

@@ -11,18 +11,25 @@ declare_rule! {
     ///
     /// Finds a file, given by name, that is not UTF-8 text.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// No framework reads other encodings, and nothing in the file was checked. Editors on
     /// Windows can save UTF-16; a binary file may have the wrong ending.
     ///
     /// ## Example
     ///
-    /// ```text
-    /// FF FE 62 00 61 00 73 00 65 00
+    /// Saved with `>` in Windows PowerShell, which writes UTF-16:
+    ///
+    /// ```yaml title="sft.yaml" encoding="utf-16" mark="><base_model"
+    /// base_model: Qwen/Qwen3-8B
+    /// learning_rate: 2.0e-5
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Save the file as UTF-8.
     NotUtf8, "not-utf8", Error, "the file is not UTF-8 text"

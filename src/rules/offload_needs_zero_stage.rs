@@ -19,13 +19,29 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```json
-    /// { "zero_optimization": { "stage": 2, "offload_param": { "device": "cpu" } } }
+    /// ```json title="ds_zero2.json" mark="\"cpu\""
+    /// {
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto",
+    ///   "zero_optimization": {
+    ///     "stage": 2,
+    ///     "offload_param": { "device": "cpu" }
+    ///   }
+    /// }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint ds_zero2.json
     /// ```
     ///
     /// ## The fix
     ///
     /// Use stage 3, or delete the section.
+    ///
+    /// ```diff title="ds_zero2.json"
+    /// -    "stage": 2,
+    /// +    "stage": 3,
+    /// ```
     OffloadNeedsZeroStage, "offload-needs-zero-stage", Warning, "offloading that the ZeRO stage does not do"
 }
 

@@ -20,11 +20,23 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// llmlint: 1
-    /// model: { id: meta-llama/Llama-3.1-8B }
-    /// training: { method: full, weights: bf16, optimizer: adamw, micro_batch_size: 8, sequence_length: 8192 }
-    /// budget: { gpu: H100-80GB, gpus: 1 }
+    /// ```yaml title="sft.yaml" mark="micro_batch_size: >4<"
+    /// base_model: meta-llama/Llama-3.1-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// sample_packing: true
+    /// micro_batch_size: 4
+    /// gradient_accumulation_steps: 8
+    /// learning_rate: 1.0e-5
+    /// optimizer: adamw_torch_fused
+    /// bf16: true
+    /// attn_implementation: flash_attention_2
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml --gpu H100-80GB --gpus 1
     /// ```
     ///
     /// The message names the peak and the moment of the step it falls in. The labels are on the
@@ -36,6 +48,14 @@ declare_rule! {
     /// The changes that fit are listed with the peak each leads to, those that slow training
     /// least first. `llmlint fit FILE` shows more of them, and `llmlint explain FILE` every line
     /// of the sum.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -micro_batch_size: 4
+    /// -gradient_accumulation_steps: 8
+    /// +micro_batch_size: 1
+    /// +gradient_accumulation_steps: 32
+    /// +gradient_checkpointing: true
+    /// ```
     ///
     /// A budget is declared with `--gpu`, `--budget`, in `llmlint.toml` or in the file. Without
     /// one this rule says nothing.

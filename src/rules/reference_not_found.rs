@@ -19,13 +19,33 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// deepspeed: configs/zero3_ours.json     # not in this repository
+    /// ```yaml title="sft.yaml" mark="configs/zero3_ours.json"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// deepspeed: configs/zero3_ours.json
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Correct the path, or add the file to the repository.
+    ///
+    /// ```json title="configs/zero3_ours.json"
+    /// {
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto",
+    ///   "gradient_accumulation_steps": "auto",
+    ///   "zero_optimization": { "stage": 3 }
+    /// }
+    /// ```
     ReferenceNotFound, "reference-not-found", Warning, "a file that decides memory is not there"
 }
 

@@ -18,13 +18,38 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// deepspeed: /home/me/ds_config.json
+    /// ```yaml title="sft.yaml" mark="/home/me/ds_zero3.json"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// deepspeed: /home/me/ds_zero3.json
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Put the file into the repository and name it by a relative path.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -deepspeed: /home/me/ds_zero3.json
+    /// +deepspeed: ds_zero3.json
+    /// ```
+    ///
+    /// ```json title="ds_zero3.json"
+    /// {
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto",
+    ///   "gradient_accumulation_steps": "auto",
+    ///   "zero_optimization": { "stage": 3 }
+    /// }
+    /// ```
     ReferenceOutsideRepository, "reference-outside-repository", Warning, "a reference leads outside the repository"
 }
 

@@ -21,17 +21,35 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// max_packed_sequence_len: 2048     # axolotl: sample_packing with sequence_len
+    /// ```yaml title="sft.yaml" mark=">max_packed_sequence_len<"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// max_packed_sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
-    /// Use the new name, or declare the release that you use:
+    /// Use the new name:
     ///
-    /// ```toml
+    /// ```diff title="sft.yaml"
+    /// -max_packed_sequence_len: 4096
+    /// +sample_packing: true
+    /// ```
+    ///
+    /// or declare the release that you use:
+    ///
+    /// ```toml title="llmlint.toml"
     /// [frameworks]
-    /// axolotl = "0.4"
+    /// axolotl = "0.3"
     /// ```
     RemovedKey, "removed-key", Warning, "the framework no longer has this key"
 }

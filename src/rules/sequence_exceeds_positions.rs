@@ -18,14 +18,27 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// model: { id: openai-community/gpt2 }   # 1024 positions
-    /// training: { sequence_length: 4096 }
+    /// ```yaml title="sft.yaml" mark="4096"
+    /// model_name_or_path: openai-community/gpt2
+    /// output_dir: out
+    /// learning_rate: 2.0e-5
+    /// per_device_train_batch_size: 2
+    /// max_length: 4096
+    /// packing: true
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Shorten the sequences, or set the framework's RoPE scaling where the model has rotary positions.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -max_length: 4096
+    /// +max_length: 1024
+    /// ```
     SequenceExceedsPositions, "sequence-exceeds-positions", Warning,
     "sequences are longer than the model has positions for"
 }

@@ -13,23 +13,39 @@ declare_rule! {
     /// so that causal attention costs all ranks the same), times the tensor-parallel degree where
     /// the sequence is split over it too.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// torchtitan and Megatron assert it when the model is built, after the GPUs are rented.
     /// Frameworks that pad the sequence themselves are left alone.
     ///
     /// ## Example
     ///
-    /// ```toml
+    /// ```toml title="llama3_8b.toml" mark="8200"
+    /// [model]
+    /// name = "llama3"
+    /// flavor = "8B"
+    ///
     /// [training]
+    /// local_batch_size = 1
     /// seq_len = 8200
+    ///
     /// [parallelism]
+    /// data_parallel_shard_degree = 1
     /// context_parallel_degree = 8
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint llama3_8b.toml --gpu H100-80GB --gpus 8
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Round the length to the next multiple.
+    ///
+    /// ```diff title="llama3_8b.toml"
+    /// -seq_len = 8200
+    /// +seq_len = 8208
+    /// ```
     SequenceNotDivisibleByContextParallel, "sequence-not-divisible-by-context-parallel", Error,
     "the sequence cannot be cut into equal pieces"
 }

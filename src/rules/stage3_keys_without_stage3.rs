@@ -18,13 +18,30 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```json
-    /// { "zero_optimization": { "stage": 2, "stage3_max_live_parameters": 1e9 } }
+    /// ```json title="ds_zero2.json" mark="\"stage3_max_live_parameters\""
+    /// {
+    ///   "bf16": { "enabled": true },
+    ///   "train_micro_batch_size_per_gpu": "auto",
+    ///   "zero_optimization": {
+    ///     "stage": 2,
+    ///     "stage3_max_live_parameters": 1e9
+    ///   }
+    /// }
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint ds_zero2.json
     /// ```
     ///
     /// ## The fix
     ///
     /// Delete the keys, or use stage 3.
+    ///
+    /// ```diff title="ds_zero2.json"
+    /// -    "stage": 2,
+    /// -    "stage3_max_live_parameters": 1e9
+    /// +    "stage": 2
+    /// ```
     Stage3KeysWithoutStage3, "stage3-keys-without-stage3", Note, "stage3_ keys at another ZeRO stage"
 }
 

@@ -19,17 +19,35 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// llmlint: 1
-    /// model: { architecture: llama, num_hidden_layers: 8, hidden_size: 2048, intermediate_size: 5632, num_attention_heads: 16, vocab_size: 32000 }
-    /// training: { micro_batch_size: 8, sequence_length: 2048 }
-    /// budget: { memory: 23GiB, gpus: 1 }
+    /// ```yaml title="sft.yaml" mark="micro_batch_size: >4<"
+    /// base_model: meta-llama/Llama-3.2-1B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// sample_packing: true
+    /// micro_batch_size: 4
+    /// gradient_checkpointing: true
+    /// learning_rate: 1.0e-5
+    /// optimizer: adamw_torch_fused
+    /// bf16: true
+    /// attn_implementation: flash_attention_2
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml --gpu A100-40GB --gpus 1
     /// ```
     ///
     /// ## The fix
     ///
     /// Take one of the changes listed, try the run for a few steps with the longest batch first,
     /// or accept it with `# llmlint: ignore[tight-fit]` once it has run.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -micro_batch_size: 4
+    /// +micro_batch_size: 2
+    /// +gradient_accumulation_steps: 2
+    /// ```
     TightFit, "tight-fit", Warning, "the run may need more GPU memory than it may use"
 }
 

@@ -23,17 +23,32 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```toml
+    /// ```toml title="llama3_8b.toml" mark="pipeline_parallel_microbatch_size = >4<"
+    /// [model]
+    /// name = "llama3"
+    /// flavor = "8B"
+    ///
     /// [training]
     /// local_batch_size = 6
+    /// seq_len = 8192
+    ///
     /// [parallelism]
     /// pipeline_parallel_degree = 4
-    /// pipeline_parallel_microbatch_size = 4     # does not divide 6
+    /// pipeline_parallel_microbatch_size = 4
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint llama3_8b.toml
     /// ```
     ///
     /// ## The fix
     ///
     /// The message names the setting and the condition.
+    ///
+    /// ```diff title="llama3_8b.toml"
+    /// -local_batch_size = 6
+    /// +local_batch_size = 8
+    /// ```
     TorchtitanRefuses, "torchtitan-refuses", Error, "torchtitan stops on these settings"
 }
 

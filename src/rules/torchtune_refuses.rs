@@ -19,14 +19,46 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="full.yaml" mark="optimizer_in_bwd: >True<"
+    /// tokenizer:
+    ///   _component_: torchtune.models.llama3.llama3_tokenizer
+    ///   path: llama/tokenizer.model
+    ///   max_seq_len: 4096
+    /// dataset:
+    ///   _component_: torchtune.datasets.alpaca_dataset
+    ///   packed: True
+    /// model:
+    ///   _component_: torchtune.models.llama3_1.llama3_1_8b
+    /// checkpointer:
+    ///   _component_: torchtune.training.FullModelHFCheckpointer
+    ///   checkpoint_dir: llama
+    ///   model_type: LLAMA3
+    /// optimizer:
+    ///   _component_: bitsandbytes.optim.PagedAdamW8bit
+    ///   lr: 2e-5
     /// optimizer_in_bwd: True
-    /// gradient_accumulation_steps: 8      # each backward would already step
+    /// loss:
+    ///   _component_: torchtune.modules.loss.LinearCrossEntropyLoss
+    /// epochs: 1
+    /// batch_size: 2
+    /// gradient_accumulation_steps: 8
+    /// enable_activation_checkpointing: True
+    /// device: cuda
+    /// dtype: bf16
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint full.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// The message names both settings; change either.
+    ///
+    /// ```diff title="full.yaml"
+    /// -gradient_accumulation_steps: 8
+    /// +gradient_accumulation_steps: 1
+    /// ```
     TorchtuneRefuses, "torchtune-refuses", Error, "torchtune stops on these settings"
 }
 

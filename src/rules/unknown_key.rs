@@ -20,9 +20,18 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// base_model: Qwen/Qwen3-0.6B
-    /// cutoff_len: 4096        # LLaMA-Factory's name; Axolotl calls it sequence_len
+    /// ```yaml title="sft.yaml" mark="cutoff_len"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// cutoff_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// Axolotl drops the key and trains at its default of 512 tokens.
@@ -31,6 +40,11 @@ declare_rule! {
     ///
     /// Write the name that the message suggests, or delete the line. A key that a plugin or a
     /// fork adds can be allowed with `# llmlint: ignore[unknown-key]`.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -cutoff_len: 4096
+    /// +sequence_len: 4096
+    /// ```
     UnknownKey, "unknown-key", Warning, "the framework has no such key"
 }
 

@@ -17,13 +17,30 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// model: { id: meta-llama/Llama-3.1-8B-Instrct }
+    /// ```yaml title="sft.yaml" mark="meta-llama/Llama-3.1-8B-Instrct"
+    /// base_model: meta-llama/Llama-3.1-8B-Instrct
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
-    /// Correct the name, or declare the model in `llmlint.toml`:
+    /// Correct the name:
+    ///
+    /// ```diff title="sft.yaml"
+    /// -base_model: meta-llama/Llama-3.1-8B-Instrct
+    /// +base_model: meta-llama/Llama-3.1-8B-Instruct
+    /// ```
+    ///
+    /// A model of your own is declared in `llmlint.toml`:
     ///
     /// ```toml
     /// [models."my-org/my-model"]

@@ -11,19 +11,34 @@ declare_rule! {
     /// Finds `# llmlint: ignore[...]` comments that name a rule which says nothing there, or a
     /// rule that does not exist.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// The comment outlives the mistake it was written for, and silences the next one.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// learning_rate: 1.0e-5 # llmlint: ignore[yaml-float-as-string]
+    /// ```yaml title="sft.yaml" mark="unknown-key"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096 # llmlint: ignore[unknown-key]
+    /// micro_batch_size: 2
+    /// learning_rate: 2.0e-5
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Delete the name, or the comment.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -sequence_len: 4096 # llmlint: ignore[unknown-key]
+    /// +sequence_len: 4096
+    /// ```
     UnusedSuppression, "unused-suppression", Warning, "a suppression comment silences nothing"
 }
 

@@ -10,20 +10,36 @@ declare_rule! {
     /// Finds a number of GPUs that the product of the tensor, pipeline and context degrees does
     /// not divide, and a shard group that does not divide the data-parallel ranks.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// What is left after the model-parallel degrees is the data-parallel degree. A remainder
     /// stops the run when the process groups are made, after the GPUs are rented.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// parallelism: { gpus: 12, tensor: 8 }
+    /// ```yaml title="sft.yaml" mark="tensor_parallel_size: >8<"
+    /// base_model: meta-llama/Llama-3.1-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
+    /// micro_batch_size: 1
+    /// learning_rate: 2.0e-5
+    /// tensor_parallel_size: 8
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml --gpu H100-80GB --gpus 12
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Change the number of GPUs or a degree.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -tensor_parallel_size: 8
+    /// +tensor_parallel_size: 4
+    /// ```
     WorldSizeMismatch, "world-size-mismatch", Error, "the parallel degrees do not divide the GPUs"
 }
 

@@ -18,13 +18,28 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="sft.yaml" mark="two"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
+    /// sequence_len: 4096
     /// micro_batch_size: two
+    /// learning_rate: 2.0e-5
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
     /// Write a value of the type that the message names.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -micro_batch_size: two
+    /// +micro_batch_size: 2
+    /// ```
     WrongType, "wrong-type", Error, "the value has a type that the key does not take"
 }
 

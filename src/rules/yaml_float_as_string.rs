@@ -13,7 +13,7 @@ declare_rule! {
     /// Finds numbers such as `1e-5` that PyYAML reads as text, where the framework hands the text
     /// on.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// PyYAML follows YAML 1.1 with its own rule: a float needs a dot, and its exponent a sign.
     /// `1e-5` is the text "1e-5". Frameworks that cast (Axolotl, TRL) are unharmed and nothing is
@@ -22,16 +22,29 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="160M.yml" mark="6e-4"
     /// pipe_parallel_size: 1
     /// num_layers: 12
     /// hidden_size: 768
+    /// num_attention_heads: 12
+    /// seq_length: 2048
+    /// max_position_embeddings: 2048
+    /// train_micro_batch_size_per_gpu: 4
     /// optimizer: { type: Adam, params: { lr: 6e-4 } }
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint 160M.yml
+    /// ```
     ///
-    /// Write the dot and the sign: `6.0e-4`.
+    /// ## The fix
+    ///
+    /// Write the dot and the sign.
+    ///
+    /// ```diff title="160M.yml"
+    /// -optimizer: { type: Adam, params: { lr: 6e-4 } }
+    /// +optimizer: { type: Adam, params: { lr: 6.0e-4 } }
+    /// ```
     YamlFloatAsString, "yaml-float-as-string", Error, "a number that its loader reads as text"
 }
 

@@ -12,21 +12,34 @@ declare_rule! {
     /// Finds numbers with a leading zero (octal) or with colons (base 60) under keys that take a
     /// number.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// PyYAML reads `010` as 8 and `1:30` as 90.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// base_model: Qwen/Qwen3-0.6B
-    /// micro_batch_size: 010
+    /// ```yaml title="sft.yaml" mark="010"
+    /// base_model: Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
     /// sequence_len: 4096
+    /// micro_batch_size: 010
+    /// learning_rate: 2.0e-5
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Write the number in decimal.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -micro_batch_size: 010
+    /// +micro_batch_size: 10
+    /// ```
     YamlOctalOrSexagesimal, "yaml-octal-or-sexagesimal", Warning, "a number that YAML 1.1 reads in another base"
 }
 

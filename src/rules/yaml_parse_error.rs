@@ -12,21 +12,33 @@ declare_rule! {
     /// Finds YAML, TOML and JSON that does not parse, and YAML that PyYAML refuses: a tab between
     /// a key and its value, a bare `=`, a tag it does not know, an unquoted `{{ placeholder }}`.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// The trainer cannot read the file either.
     ///
     /// ## Example
     ///
-    /// ```yaml
-    /// base_model: "Qwen/Qwen3-0.6B
+    /// ```yaml title="sft.yaml" mark="><\"Qwen"
+    /// base_model: "Qwen/Qwen3-8B
+    /// datasets:
+    ///   - path: data/train.jsonl
+    ///     type: chat_template
     /// micro_batch_size: 2
-    /// learning_rate: 1.0e-5
+    /// learning_rate: 2.0e-5
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Close the quote, bracket or brace, or align the indentation, where the message points.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -base_model: "Qwen/Qwen3-8B
+    /// +base_model: Qwen/Qwen3-8B
+    /// ```
     YamlParseError, "yaml-parse-error", Error, "the file does not parse"
 }
 

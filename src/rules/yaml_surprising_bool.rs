@@ -11,7 +11,7 @@ declare_rule! {
     ///
     /// Finds unquoted `no`, `yes`, `on` and `off` where the framework wants the word.
     ///
-    /// ## Why is this bad
+    /// ## Why
     ///
     /// PyYAML reads them as booleans. `save_strategy: no` is `False`, which the Hugging Face
     /// Trainer refuses ("False is not a valid SaveStrategy"); `mixed_precision: no` is `False`,
@@ -19,16 +19,27 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="sft.yaml" mark="save_strategy: >no<"
     /// model_name_or_path: Qwen/Qwen3-0.6B
+    /// output_dir: out
     /// per_device_train_batch_size: 2
-    /// learning_rate: 1.0e-5
+    /// learning_rate: 2.0e-5
+    /// max_length: 2048
     /// save_strategy: no
     /// ```
     ///
-    /// ## Fix
+    /// ```console
+    /// $ llmlint sft.yaml
+    /// ```
+    ///
+    /// ## The fix
     ///
     /// Quote the word.
+    ///
+    /// ```diff title="sft.yaml"
+    /// -save_strategy: no
+    /// +save_strategy: "no"
+    /// ```
     YamlSurprisingBool, "yaml-surprising-bool", Error, "a word that YAML 1.1 reads as a boolean"
 }
 
@@ -46,6 +57,12 @@ const WORDS: [(&str, Severity); 8] = [
 ];
 
 impl YamlSurprisingBool {
+    /// Whether this rule speaks of `text` under `key`.
+    pub(super) fn concerns(key: &str, text: &str) -> bool {
+        WORDS.iter().any(|(name, _)| *name == key)
+            && matches!(text.to_ascii_lowercase().as_str(), "no" | "yes" | "on" | "off")
+    }
+
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let Some(root) = file.root else { return };
         if !root.dialect().is_yaml_1_1() {
@@ -57,7 +74,7 @@ impl YamlSurprisingBool {
             let word = WORDS.iter().find(|(name, _)| *name == key);
             let surprising = value.style() == Some(Style::Plain)
                 && matches!(value.scalar(), Some(Scalar::Bool(_)))
-                && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false");
+                && Self::concerns(key, text);
             if let (Some((_, severity)), true) = (word, surprising) {
                 findings.push(
                     Finding::new(

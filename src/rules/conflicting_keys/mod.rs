@@ -26,16 +26,31 @@ declare_rule! {
     ///
     /// ## Example
     ///
-    /// ```yaml
+    /// ```yaml title="sft.yaml" mark="quantization_bit: 4"
     /// model_name_or_path: Qwen/Qwen3-8B
     /// stage: sft
+    /// do_train: true
     /// finetuning_type: full
-    /// quantization_bit: 4       # quantised weights are trained through adapters only
+    /// quantization_bit: 4
+    /// dataset: alpaca_en_demo
+    /// template: qwen3
+    /// cutoff_len: 2048
+    /// learning_rate: 1.0e-4
+    /// ```
+    ///
+    /// ```console
+    /// $ llmlint sft.yaml
     /// ```
     ///
     /// ## The fix
     ///
-    /// Drop one of the two settings.
+    /// Drop one of the two settings, or change it to what the other one needs. Quantised weights are
+    /// trained through adapters:
+    ///
+    /// ```diff title="sft.yaml"
+    /// -finetuning_type: full
+    /// +finetuning_type: lora
+    /// ```
     ConflictingKeys, "conflicting-keys", Error, "two settings that the framework refuses together"
 }
 
