@@ -325,6 +325,9 @@ pub enum Loss {
     FullShifted,
     /// All logits at once in the compute dtype.
     FullNoUpcast,
+    /// All logits at once, softmax and cross entropy in one kernel that keeps only the logits and
+    /// makes one gradient of their size (flash-attn's cross entropy).
+    FusedSoftmax,
     /// Fused with the head's matrix product: full logits never exist.
     Fused,
     /// Logits in chunks of the sequence, upcast chunk by chunk.
@@ -553,6 +556,8 @@ pub struct Parallelism {
     pub offload_optimizer: Setting<Offload>,
     /// Where weights live between uses.
     pub offload_parameters: Setting<Offload>,
+    /// DDP's gradients are views of its buckets (`gradient_as_bucket_view`): no second copy.
+    pub ddp_bucket_view: Setting<bool>,
     /// DeepSpeed's buffers, when DeepSpeed runs it.
     pub zero: Option<ZeroBuffers>,
     /// FSDP's choices, when FSDP runs it.

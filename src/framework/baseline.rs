@@ -65,6 +65,7 @@ pub fn plain(
             tensor: of(1, by),
             sequence_parallel: of(false, by),
             vocab_parallel_loss: of(false, by),
+            ddp_bucket_view: of(false, by),
             pipeline: of(1, by),
             pipeline_schedule: of(PipelineSchedule::OneForwardOneBackward, by),
             virtual_stages: of(1, by),

@@ -299,8 +299,11 @@ fn activations(file: File<'_>, run: &mut TrainingRun, mpt: bool) {
         let read = |v: Value<'_>| v.as_bool().filter(|on| *on).map(|_| Attention::Flash);
         file.or("model.use_flash_attention_2", read, Attention::Sdpa)
     };
-    // MPT's fused cross-entropy works on 16-bit logits in place. Composer holds a step's outputs.
-    run.loss = default(if mpt { Loss::FullNoUpcast } else { Loss::Full });
+    let fused = |v: Value<'_>| {
+        Some(if v.as_str()? == "torch_crossentropy" { Loss::FullNoUpcast } else { Loss::FusedSoftmax })
+    };
+    run.loss = if mpt { file.or("model.loss_fn", fused, Loss::FusedSoftmax) } else { default(Loss::Full) };
+    // Composer's state holds a step's outputs until the next forward has made its own.
     run.keep_logits = default(true);
     run.dropout = default(if mpt { Some(0.0) } else { None });
     run.batching =

@@ -89,11 +89,19 @@ pub(crate) fn states(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     }
 }
 
-/// Whole states and a flat copy of the gradients in buckets: `.grad` is a second one.
+/// Are DDP's gradients views of its buckets? Those are made when the model is wrapped and stay.
+pub(crate) fn bucket_views(run: &TrainingRun) -> bool {
+    run.parallelism.data_parallel.value == DataParallel::Ddp && run.parallelism.ddp_bucket_view.value
+}
+
+/// Whole states and a flat copy of the gradients in buckets: `.grad` is a second one, or a view.
 fn ddp(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     timeline::weights(plan, lines);
     timeline::optimizer(plan, rank, lines);
     timeline::gradients(plan, lines);
+    if rank.strategy == Strategy::Single || bucket_views(plan.run) {
+        return;
+    }
     lines.product(
         line(
             Component::Communication,
@@ -232,8 +240,22 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
             drivers,
             FSDP,
         ),
-        &[("(compute + reduce bytes)", compute + reduce), ("P_r", root)],
+        &[root_reduction(plan, compute, reduce, shards), ("P_r", root)],
     );
+}
+
+/// Bytes of a root parameter when its gradient is reduced. FSDP2 copies each gradient into the
+/// reduction's input. FSDP1 puts them together in a flat one while the weights are still gathered,
+/// then casts that, and the reduced shard comes beside it.
+fn root_reduction(plan: &Plan<'_>, compute: f64, reduce: f64, shards: f64) -> (&'static str, f64) {
+    let flat = plan.run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1);
+    let cast = if reduce == compute { 0.0 } else { reduce };
+    if flat {
+        let together = 3.0 * compute;
+        let reduced = compute + cast + reduce / shards;
+        return ("bytes of weight, gradients, flat gradient", together.max(reduced));
+    }
+    ("(compute + reduce bytes)", compute + reduce)
 }
 
 /// Bytes of a stored parameter of the layers, on average: quantised matrices beside the rest.

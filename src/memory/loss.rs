@@ -55,13 +55,15 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
         Loss::Full => full(table),
         Loss::FullShifted => shifted(cx),
         Loss::FullNoUpcast => no_upcast(cx),
+        Loss::FusedSoftmax => fused_softmax(cx),
         Loss::Chunked { chunked } => chunks(cx, chunked),
         Loss::Fused => return fused(cx, symbols),
     };
     if cx.compiled {
         compiled(cx, &mut memory);
     }
-    if cx.keep_logits {
+    // The fused softmax saves the very logits that the caller holds.
+    if cx.keep_logits && cx.loss != Loss::FusedSoftmax {
         memory.saved = memory.saved.plus(&Sum::term(cx.logit, LOGITS));
     }
     let mut head = head_backward(cx, &memory.saved);
@@ -129,6 +131,20 @@ fn no_upcast(cx: LossContext) -> LossMemory {
         backward: Sum::term(backward, LOGITS),
         head_backward: None,
         source: "cross entropy on the head's logits without upcast, traced",
+    }
+}
+
+/// One kernel reads the logits, keeps a log-sum-exp a token (and the loss of each), and makes the
+/// gradient in a tensor of its own.
+fn fused_softmax(cx: LossContext) -> LossMemory {
+    let kept = cast_inputs(cx);
+    let rows = Sum::term(8.0, &[Symbol::Tokens]);
+    LossMemory {
+        forward: Sum::term(cx.logit, LOGITS).plus(&kept).plus(&rows),
+        saved: Sum::term(cx.logit, LOGITS).plus(&kept).plus(&rows),
+        backward: Sum::term(cx.logit, LOGITS),
+        head_backward: None,
+        source: "flash-attn's cross entropy: logits and log-sum-exp kept, one gradient, not in place",
     }
 }
 

@@ -210,13 +210,18 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Whose table holds what a layer saves. transformers' MPT scores every pair of tokens in a tensor;
-/// LLM Foundry's own runs FlashAttention. Its block then saves, in 16 bits, two norms' inputs and
+/// Whose table holds what a layer saves. transformers' MPT scores every pair of tokens in a tensor,
+/// its GPT-2 (which LLM Foundry's plain MPT equals in shape) spells GELU out in eight operations;
+/// LLM Foundry's own runs FlashAttention and one GELU. Its block then saves, in 16 bits, two norms' inputs and
 /// outputs (8Nd), q, k and v (6Nd), attention's output (2Nd) and logsumexp (4Nh), the MLP's middle
 /// before and after GELU (4Nf): StarCoder2's sum with as many key heads as query heads.
 fn table_family(run: &TrainingRun, architecture: &Architecture) -> &'static str {
     let own_flash = run.model_code.value == ModelCode::LlmFoundry && run.attention.value != Attention::Eager;
-    if architecture.family == Family::Mpt && own_flash { "starcoder2" } else { family_key(architecture) }
+    if matches!(architecture.family, Family::Mpt | Family::Gpt2) && own_flash {
+        "starcoder2"
+    } else {
+        family_key(architecture)
+    }
 }
 
 /// The attention's name in the tables.

@@ -12,7 +12,7 @@
 
 use super::activations::split_layers;
 use super::adapters::Adapters;
-use super::data_parallel::{self, Strategy};
+use super::data_parallel::{self, Strategy, bucket_views};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
@@ -216,7 +216,18 @@ pub(crate) fn gradients(plan: &Plan<'_>, lines: &mut Lines) {
         return;
     }
     let embedding = plan.shape.inventory.embedding() as f64;
-    if plan.run.gradient_accumulation_steps.value > 1 {
+    if bucket_views(plan.run) {
+        lines.product(
+            Line {
+                component: Component::Gradients,
+                name: "gradients, which are DDP's buckets".into(),
+                live: PhaseSet::ALL,
+                drivers,
+                source: "DDP with gradient_as_bucket_view; traced",
+            },
+            &[("bytes", g), ("P_trained", groups.total)],
+        );
+    } else if plan.run.gradient_accumulation_steps.value > 1 {
         lines.product(
             line(
                 Component::Gradients,
@@ -264,7 +275,8 @@ fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
 /// place: two tensors more at the end of the backward, three where `.grad` exists already. Under
 /// autocast the cast lets the sum be in place: one fewer.
 fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
-    let accumulated = plan.run.gradient_accumulation_steps.value > 1;
+    // A bucket's view stands ready like the gradient of an earlier micro-batch.
+    let accumulated = plan.run.gradient_accumulation_steps.value > 1 || bucket_views(plan.run);
     let in_place = plan.shape.precision == Precision::Mixed || plan.run.loss.value == Loss::Fused;
     let matrix = plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
     let drivers = &[Driver::Model, Driver::Gradients];
@@ -444,6 +456,42 @@ fn loss(plan: &Plan<'_>, lines: &mut Lines) {
         push("gradients of logits, head and hidden states", Phase::HeadBackward, sum);
     } else {
         push("gradients made by the fused loss", Phase::HeadBackward, &loss.saved);
+    }
+    held_logits(plan, lines);
+}
+
+/// Logits that the trainer's loop holds until its next forward has made new ones; Composer computes
+/// its training metrics from them after the backward.
+fn held_logits(plan: &Plan<'_>, lines: &mut Lines) {
+    let run = plan.run;
+    if !run.keep_logits.value || run.loss.value == Loss::Fused || !plan.slice.last {
+        return;
+    }
+    let fabric = run.model_code.value == ModelCode::Litgpt;
+    let each = if fabric { 4.0 } else { plan.shape.precision.logit() };
+    let drivers = &[Driver::MicroBatchSize, Driver::SequenceLength, Driver::Model];
+    let logits = |bytes: f64| Sum::term(bytes, &[Symbol::Tokens, Symbol::Vocabulary]);
+    let phases = &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd, Phase::OptimizerStep];
+    let source = "the training loop's own reference to the model's output";
+    lines.sum(
+        line(Component::Logits, "logits that the trainer holds", phases, drivers, source),
+        None,
+        &logits(each),
+        &plan.shape.symbols,
+    );
+    if run.model_code.value == ModelCode::LlmFoundry {
+        lines.sum(
+            line(
+                Component::Logits,
+                "training metrics between backward and step: fp32 logits and their log-softmax",
+                &[Phase::OptimizerStep],
+                drivers,
+                "Composer's _eval_train_metrics with LanguageCrossEntropy, under autocast",
+            ),
+            None,
+            &logits(8.0),
+            &plan.shape.symbols,
+        );
     }
 }
 

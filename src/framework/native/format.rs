@@ -211,6 +211,8 @@ pub struct Parallelism {
     pub sequence_parallel: Option<bool>,
     /// The loss is computed on a rank's part of the vocabulary. Default: true under tensor parallel.
     pub vocab_parallel_loss: Option<bool>,
+    /// DDP's gradients are views of its buckets (`gradient_as_bucket_view`). Default: false.
+    pub ddp_bucket_view: Option<bool>,
     /// Pipeline stages. Default: 1.
     #[schemars(range(min = 1))]
     pub pipeline: Option<u64>,

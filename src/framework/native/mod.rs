@@ -275,6 +275,7 @@ fn parallelism(cx: &Lowering<'_>) -> Parallelism {
         shard_group: cx.written(&key("shard_group"), positive),
         sequence_parallel: or(cx, &key("sequence_parallel"), false),
         vocab_parallel_loss: or(cx, &key("vocab_parallel_loss"), tensor.value > 1),
+        ddp_bucket_view: or(cx, &key("ddp_bucket_view"), false),
         tensor,
         pipeline: cx.or_default(&key("pipeline"), positive, 1, BY),
         pipeline_schedule: or(cx, &key("schedule"), PipelineSchedule::OneForwardOneBackward),
