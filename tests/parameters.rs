@@ -246,6 +246,7 @@ fn random_dimensions_and_flags_are_exact_in_every_family() {
                 ("P_1d", i.in_vectors()),
                 ("P_small", i.parameters_in_tensors_smaller_than(4096)),
                 ("adafactor", i.adafactor_rows_and_columns()),
+                ("P_quantizable", i.quantizable()),
             ] {
                 let Some(expected) = row[field].as_u64() else { continue };
                 // The table counts the vision tower's layers among the layers.

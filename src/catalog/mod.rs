@@ -5,5 +5,5 @@ pub mod gpus;
 pub mod instances;
 pub mod models;
 
-pub use architecture::{Architecture, Family, Mla, Moe, Vision, VisionClass};
+pub use architecture::{Architecture, Family, Layer, LayerMlp, Mixer, Mla, Moe, Vision, VisionClass};
 pub use gpus::Gpu;

@@ -1,7 +1,7 @@
 //! What an absent field of a `config.json` means: the defaults of the config classes of
 //! transformers 5.23 (`configuration_*.py`), for the fields that decide a model's shape.
 
-use super::Family;
+use super::{Family, recent};
 
 /// A default.
 #[derive(Clone, Copy)]
@@ -11,7 +11,7 @@ pub(super) enum Value {
 }
 use Value::{B, N};
 
-type Defaults = &'static [(&'static str, Value)];
+pub(super) type Defaults = &'static [(&'static str, Value)];
 
 /// The class's defaults; `model_type` tells look-alikes of one family apart.
 pub(super) fn of(family: Family, model_type: &str) -> Defaults {
@@ -56,6 +56,29 @@ pub(super) fn of(family: Family, model_type: &str) -> Defaults {
         Family::Qwen2Moe => QWEN2_MOE,
         Family::Qwen3Moe if model_type != "qwen3_moe" => QWEN3_VL_MOE,
         Family::Qwen3Moe => QWEN3_MOE,
+        Family::SeedOss => recent::SEED_OSS,
+        Family::Ernie45 => recent::ERNIE45,
+        Family::Ernie45Moe => recent::ERNIE45_MOE,
+        Family::HunyuanDense => recent::HUNYUAN_DENSE,
+        Family::HunyuanMoe => recent::HUNYUAN_MOE,
+        Family::Arcee => recent::ARCEE,
+        Family::Apertus => recent::APERTUS,
+        Family::Nemotron => recent::NEMOTRON,
+        Family::NemotronH => recent::NEMOTRON_H,
+        Family::Exaone4 => recent::EXAONE4,
+        Family::Glm4MoeLite => recent::GLM4_MOE_LITE,
+        Family::MiniCpm3 => recent::MINI_CPM3,
+        Family::Mistral4 => recent::MISTRAL4,
+        Family::MiniMaxM2 => recent::MINI_MAX_M2,
+        Family::Afmoe => recent::AFMOE,
+        Family::GraniteMoeHybrid => recent::GRANITE_MOE_HYBRID,
+        Family::Lfm2 => recent::LFM2,
+        Family::Lfm2Moe => recent::LFM2_MOE,
+        Family::FalconH1 => recent::FALCON_H1,
+        Family::Jamba => recent::JAMBA,
+        Family::KimiLinear => recent::KIMI_LINEAR,
+        Family::Gemma3n => recent::GEMMA3N,
+        Family::Gemma4 => recent::GEMMA4,
         Family::Olmoe => OLMOE,
         Family::Phimoe => PHIMOE,
         Family::GptOss => GPT_OSS,

@@ -1,6 +1,6 @@
 //! A Hugging Face `config.json` object to an [`Architecture`].
 
-use super::{Architecture, Family, Mla, Moe, defaults, vision};
+use super::{Architecture, Family, Mla, Moe, defaults, spellings, vision};
 use serde_json::{Map, Value};
 
 /// Usual name, and the names that stand for it: the `attribute_map`s of transformers' config
@@ -23,7 +23,7 @@ const ALIASES: &[(&str, &[&str])] = &[
 pub(super) const LARGEST_DIMENSION: u64 = 1 << 28;
 
 /// The same for layers, which are counted one by one.
-const MOST_LAYERS: u64 = 1_000;
+pub(super) const MOST_LAYERS: u64 = 1_000;
 
 /// Dropout rates that act on activations of the layers (a classifier's is none of them).
 const DROPOUTS: &[&str] = &[
@@ -87,6 +87,29 @@ impl Family {
             "qwen3_next" => Family::Qwen3Next,
             "llama4_text" => Family::Llama4,
             "mllama_text_model" => Family::Mllama,
+            "seed_oss" => Family::SeedOss,
+            "ernie4_5" => Family::Ernie45,
+            "ernie4_5_moe" => Family::Ernie45Moe,
+            "hunyuan_v1_dense" => Family::HunyuanDense,
+            "hunyuan_v1_moe" => Family::HunyuanMoe,
+            "arcee" => Family::Arcee,
+            "apertus" => Family::Apertus,
+            "nemotron" => Family::Nemotron,
+            "nemotron_h" => Family::NemotronH,
+            "exaone4" => Family::Exaone4,
+            "glm4_moe_lite" => Family::Glm4MoeLite,
+            "minicpm3" => Family::MiniCpm3,
+            "mistral4" => Family::Mistral4,
+            "minimax_m2" => Family::MiniMaxM2,
+            "afmoe" => Family::Afmoe,
+            "granitemoe" | "granitemoehybrid" => Family::GraniteMoeHybrid,
+            "lfm2" => Family::Lfm2,
+            "lfm2_moe" => Family::Lfm2Moe,
+            "falcon_h1" => Family::FalconH1,
+            "jamba" => Family::Jamba,
+            "kimi_linear" => Family::KimiLinear,
+            "gemma3n_text" => Family::Gemma3n,
+            "gemma4_text" => Family::Gemma4,
             "olmoe" => Family::Olmoe,
             "phimoe" => Family::Phimoe,
             "gpt_oss" => Family::GptOss,
@@ -120,14 +143,15 @@ pub(super) fn read(config: &Map<String, Value>) -> Result<Architecture, String> 
     language(config.clone(), true)
 }
 
-struct Fields {
-    map: Map<String, Value>,
+/// A config's fields, under their usual names where they have another.
+pub(super) struct Fields {
+    pub(super) map: Map<String, Value>,
     defaulted: Vec<String>,
 }
 
 impl Fields {
     /// A whole number; `None` when absent or null.
-    fn count(&self, key: &str) -> Result<Option<u64>, String> {
+    pub(super) fn count(&self, key: &str) -> Result<Option<u64>, String> {
         let value = match self.map.get(key) {
             None | Some(Value::Null) => return Ok(None),
             Some(value) => value,
@@ -143,18 +167,18 @@ impl Fields {
         }
     }
 
-    fn positive(&self, key: &str) -> Result<Option<u64>, String> {
+    pub(super) fn positive(&self, key: &str) -> Result<Option<u64>, String> {
         match self.count(key)? {
             Some(0) => Err(format!("`{key}` is 0")),
             other => Ok(other),
         }
     }
 
-    fn need(&self, key: &str) -> Result<u64, String> {
+    pub(super) fn need(&self, key: &str) -> Result<u64, String> {
         self.positive(key)?.ok_or_else(|| format!("`{key}` is missing"))
     }
 
-    fn flag(&self, key: &str) -> Result<bool, String> {
+    pub(super) fn flag(&self, key: &str) -> Result<bool, String> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -162,11 +186,17 @@ impl Fields {
         }
     }
 
-    fn nested(&self, outer: &str, key: &str) -> Option<&Value> {
+    pub(super) fn nested(&self, outer: &str, key: &str) -> Option<&Value> {
         self.map.get(outer)?.as_object()?.get(key)
     }
 
-    fn give(&mut self, key: &str, value: impl Into<Value>) {
+    /// The config lists a layer of this type.
+    pub(super) fn has_layer_type(&self, wanted: &str) -> bool {
+        let types = self.map.get("layer_types").and_then(Value::as_array);
+        types.is_some_and(|types| types.iter().any(|kind| kind.as_str() == Some(wanted)))
+    }
+
+    pub(super) fn give(&mut self, key: &str, value: impl Into<Value>) {
         self.map.insert(key.to_owned(), value.into());
     }
 }
@@ -184,7 +214,7 @@ fn language(config: Map<String, Value>, required: bool) -> Result<Architecture, 
         // Their attention always divides the hidden size.
         fields.map.remove("head_dim");
     }
-    unnest(&mut fields, family, &model_type);
+    spellings::unnest(&mut fields, family, &model_type)?;
     for (usual, others) in ALIASES {
         if fields.map.get(*usual).is_none_or(Value::is_null)
             && let Some(value) =
@@ -212,28 +242,6 @@ fn language(config: Map<String, Value>, required: bool) -> Result<Architecture, 
     assemble(fields, family)
 }
 
-/// Brings what some configs nest or say by their `model_type` alone to the usual names.
-fn unnest(fields: &mut Fields, family: Family, model_type: &str) {
-    if model_type == "RefinedWeb" {
-        fields.map.entry("new_decoder_architecture").or_insert(Value::Bool(true));
-    }
-    if model_type == "mt5" {
-        fields.map.entry("feed_forward_proj").or_insert("gated-gelu".into());
-    }
-    if family == Family::Dbrx {
-        for (outer, inner, usual) in [
-            ("attn_config", "kv_n_heads", "num_key_value_heads"),
-            ("ffn_config", "ffn_hidden_size", "intermediate_size"),
-            ("ffn_config", "moe_num_experts", "num_experts"),
-            ("ffn_config", "moe_top_k", "num_experts_per_tok"),
-        ] {
-            if let Some(value) = fields.nested(outer, inner).cloned() {
-                fields.map.entry(usual).or_insert(value);
-            }
-        }
-    }
-}
-
 fn assemble(fields: Fields, family: Family) -> Result<Architecture, String> {
     let hidden_size = fields.need("hidden_size")?;
     let stacked = fields.need("num_hidden_layers")?;
@@ -255,7 +263,7 @@ fn assemble(fields: Fields, family: Family) -> Result<Architecture, String> {
         (Some(width), _) => width,
     };
     let head_dim = match family {
-        Family::DeepseekV2 | Family::DeepseekV3 => fields.need("qk_rope_head_dim")?,
+        _ if has_latent_attention(family) => fields.need("qk_rope_head_dim")?,
         _ => head_dim,
     };
     if head_dim == 0 {
@@ -275,8 +283,9 @@ fn assemble(fields: Fields, family: Family) -> Result<Architecture, String> {
         head_dim,
         vocab_size: fields.need("vocab_size")?,
         max_positions: fields.count("max_position_embeddings")?.unwrap_or(0),
-        // Llama 3.2 Vision's two have different numbers of rows.
-        tied_embeddings: fields.flag("tie_word_embeddings")? && family != Family::Mllama,
+        // Llama 3.2 Vision's two have different numbers of rows; the classes of Nemotron-H and Kimi Linear tie nothing.
+        tied_embeddings: fields.flag("tie_word_embeddings")?
+            && !matches!(family, Family::Mllama | Family::NemotronH | Family::KimiLinear),
         sliding_window,
         sliding_layers,
         qkv_bias,
@@ -378,8 +387,19 @@ fn biases(fields: &Fields, family: Family) -> Result<(bool, bool, bool), String>
     let attention = fields.flag("attention_bias")?;
     let mlp = fields.flag("mlp_bias")?;
     Ok(match family {
-        Family::Llama | Family::Granite | Family::SmolLm3 | Family::ModernBert | Family::DeepseekV2 => {
-            (attention, attention, mlp)
+        Family::Llama
+        | Family::Granite
+        | Family::SmolLm3
+        | Family::ModernBert
+        | Family::DeepseekV2
+        | Family::Arcee
+        | Family::Nemotron
+        | Family::FalconH1 => (attention, attention, mlp),
+        Family::SeedOss => (attention, fields.flag("attention_out_bias")?, mlp),
+        Family::NemotronH => (attention, attention, mlp),
+        Family::Ernie45 | Family::Ernie45Moe => {
+            let bias = fields.flag("use_bias")?;
+            (bias, bias, bias)
         }
         Family::Qwen2 => (true, false, false),
         Family::Qwen2Moe => (fields.flag("qkv_bias")?, false, false),
@@ -392,6 +412,16 @@ fn biases(fields: &Fields, family: Family) -> Result<(bool, bool, bool), String>
         | Family::Gemma
         | Family::Gemma2
         | Family::Gemma3Text
+        | Family::Gemma3n
+        | Family::Gemma4
+        | Family::HunyuanDense
+        | Family::HunyuanMoe
+        | Family::Apertus
+        | Family::Glm4MoeLite
+        | Family::MiniCpm3
+        | Family::Mistral4
+        | Family::KimiLinear
+        | Family::GraniteMoeHybrid
         | Family::Olmo
         | Family::Olmo2
         | Family::Olmoe
@@ -429,6 +459,12 @@ fn biases(fields: &Fields, family: Family) -> Result<(bool, bool, bool), String>
         Family::Mistral
         | Family::Mixtral
         | Family::Mllama
+        | Family::Exaone4
+        | Family::MiniMaxM2
+        | Family::Afmoe
+        | Family::Lfm2
+        | Family::Lfm2Moe
+        | Family::Jamba
         | Family::Phi3
         | Family::Mpt
         | Family::Dbrx
@@ -460,6 +496,10 @@ fn sliding(fields: &Fields, family: Family, layers: u64) -> Result<(Option<u64>,
         | Family::SmolLm3
         | Family::Gemma2
         | Family::Gemma3Text
+        | Family::Gemma3n
+        | Family::Gemma4
+        | Family::Exaone4
+        | Family::Afmoe
         | Family::Cohere2
         | Family::Olmo2
         | Family::GptOss => fields.count("sliding_window")?.filter(|w| *w > 0),
@@ -473,9 +513,13 @@ fn sliding(fields: &Fields, family: Family, layers: u64) -> Result<(Option<u64>,
     let count = match (listed, family) {
         (Some(count), _) => Some(count.min(layers)),
         // All but every n-th.
-        (None, Family::Gemma3Text | Family::Cohere2 | Family::Olmo2) => {
+        (None, Family::Gemma3Text | Family::Cohere2 | Family::Olmo2 | Family::Exaone4) => {
             Some(layers - layers / pattern("sliding_window_pattern")?)
         }
+        (None, Family::Afmoe) => Some(layers - layers / pattern("global_attn_every_n_layers")?),
+        // Their classes' own patterns.
+        (None, Family::Gemma3n) => Some(layers - layers / 5),
+        (None, Family::Gemma4) => Some(layers - layers / 6),
         // The first and every n-th after it are global.
         (None, Family::ModernBert) => Some(layers - layers.div_ceil(pattern("global_attn_every_n_layers")?)),
         // Every other one, the first included.
@@ -514,19 +558,49 @@ fn dropout(fields: &Fields, family: Family) -> f64 {
 
 fn moe(fields: &Fields, family: Family) -> Result<Option<Moe>, String> {
     let (width, shared, shared_width, first_dense_layers) = match family {
-        Family::Llama4 => {
+        Family::Llama4 | Family::HunyuanMoe => {
             let width = fields.need("intermediate_size")?;
             (width, 1, width, 0)
         }
-        Family::Mixtral | Family::Olmoe | Family::Phimoe | Family::GptOss | Family::Dbrx => {
-            (fields.need("intermediate_size")?, 0, 0, 0)
+        // Absent or zero experts: a dense MLP of the shared width.
+        Family::GraniteMoeHybrid if fields.count("num_experts")?.unwrap_or(0) == 0 => return Ok(None),
+        Family::GraniteMoeHybrid => {
+            let shared = fields.count("shared_intermediate_size")?.unwrap_or(0);
+            (fields.need("intermediate_size")?, u64::from(shared > 0), shared, 0)
         }
+        Family::Gemma4 if !fields.flag("enable_moe_block")? => return Ok(None),
+        // The dense MLP stays beside the experts.
+        Family::Gemma4 => (fields.need("moe_intermediate_size")?, 1, fields.need("intermediate_size")?, 0),
+        Family::Lfm2Moe => {
+            let dense = fields.count("num_dense_layers")?.unwrap_or(0);
+            (fields.need("moe_intermediate_size")?, 0, 0, dense)
+        }
+        Family::NemotronH if !fields.has_layer_type("moe") => return Ok(None),
+        Family::NemotronH => {
+            // The width of all of them together, whatever `n_shared_experts` says.
+            let shared = fields.need("moe_shared_expert_intermediate_size")?;
+            (fields.need("moe_intermediate_size")?, 1, shared, 0)
+        }
+        Family::Mixtral
+        | Family::Olmoe
+        | Family::Phimoe
+        | Family::GptOss
+        | Family::Dbrx
+        | Family::Jamba
+        | Family::MiniMaxM2 => (fields.need("intermediate_size")?, 0, 0, 0),
         Family::Qwen3Moe => (fields.need("moe_intermediate_size")?, 0, 0, 0),
         Family::Qwen2Moe | Family::Qwen35Moe | Family::Qwen3Next => {
             let shared = fields.count("shared_expert_intermediate_size")?.unwrap_or(0);
             (fields.need("moe_intermediate_size")?, 1, shared, 0)
         }
-        Family::DeepseekV2 | Family::DeepseekV3 | Family::Glm4Moe => {
+        Family::DeepseekV2
+        | Family::DeepseekV3
+        | Family::Glm4Moe
+        | Family::Glm4MoeLite
+        | Family::Mistral4
+        | Family::KimiLinear
+        | Family::Afmoe
+        | Family::Ernie45Moe => {
             let width = fields.need("moe_intermediate_size")?;
             let shared = fields.count("n_shared_experts")?.unwrap_or(0);
             (width, shared, shared * width, fields.count("first_k_dense_replace")?.unwrap_or(0))
@@ -543,8 +617,21 @@ fn moe(fields: &Fields, family: Family) -> Result<Option<Moe>, String> {
     }))
 }
 
+/// Multi-head latent attention.
+fn has_latent_attention(family: Family) -> bool {
+    matches!(
+        family,
+        Family::DeepseekV2
+            | Family::DeepseekV3
+            | Family::Glm4MoeLite
+            | Family::MiniCpm3
+            | Family::Mistral4
+            | Family::KimiLinear
+    )
+}
+
 fn mla(fields: &Fields, family: Family) -> Result<Option<Mla>, String> {
-    if !matches!(family, Family::DeepseekV2 | Family::DeepseekV3) {
+    if !has_latent_attention(family) {
         return Ok(None);
     }
     Ok(Some(Mla {

@@ -2,8 +2,12 @@
 
 mod defaults;
 mod from_config;
+mod layers;
+mod recent;
+mod spellings;
 mod vision;
 
+pub use layers::{Layer, LayerMlp, Mixer};
 pub use vision::{Vision, VisionClass};
 
 /// Which modelling code of transformers a model runs: the unit of parameter names and of saved
@@ -62,6 +66,41 @@ pub enum Family {
     Llama4,
     /// Llama 3.2 Vision's language model: some layers attend to the image alone.
     Mllama,
+    SeedOss,
+    #[serde(rename = "ernie4_5")]
+    Ernie45,
+    #[serde(rename = "ernie4_5_moe")]
+    Ernie45Moe,
+    #[serde(rename = "hunyuan_v1_dense")]
+    HunyuanDense,
+    #[serde(rename = "hunyuan_v1_moe")]
+    HunyuanMoe,
+    Arcee,
+    Apertus,
+    Nemotron,
+    /// Mamba-2, attention and MLPs as layers of their own.
+    NemotronH,
+    Exaone4,
+    /// GLM-4.7-Flash: experts with latent attention.
+    Glm4MoeLite,
+    #[serde(rename = "minicpm3")]
+    MiniCpm3,
+    Mistral4,
+    #[serde(rename = "minimax_m2")]
+    MiniMaxM2,
+    Afmoe,
+    /// Granite 3 MoE and Granite 4: Mamba-2 or attention, experts or a dense MLP.
+    #[serde(rename = "granitemoehybrid")]
+    GraniteMoeHybrid,
+    Lfm2,
+    Lfm2Moe,
+    FalconH1,
+    Jamba,
+    KimiLinear,
+    #[serde(rename = "gemma3n_text")]
+    Gemma3n,
+    #[serde(rename = "gemma4_text")]
+    Gemma4,
     Olmoe,
     Phimoe,
     GptOss,
@@ -198,58 +237,6 @@ impl Architecture {
     /// A flag in the original config.
     pub fn config_bool(&self, key: &str) -> Option<bool> {
         self.config.get(key)?.as_bool()
-    }
-
-    /// True when `layer` (from 0) has a linear attention (gated delta net) instead of the usual one.
-    pub fn layer_is_linear_attention(&self, layer: u64) -> bool {
-        if !matches!(self.family, Family::Qwen35 | Family::Qwen35Moe | Family::Qwen3Next) {
-            return false;
-        }
-        match self.config.get("layer_types").and_then(serde_json::Value::as_array) {
-            Some(types) => usize::try_from(layer)
-                .ok()
-                .and_then(|index| types.get(index)?.as_str())
-                .is_some_and(|kind| kind == "linear_attention"),
-            None => {
-                let interval = self.config_u64("full_attention_interval").unwrap_or(4).max(1);
-                !(layer + 1).is_multiple_of(interval)
-            }
-        }
-    }
-
-    /// True when `layer` (from 0) attends to the image and not to the text (Llama 3.2 Vision).
-    pub fn layer_is_cross_attention(&self, layer: u64) -> bool {
-        if self.family != Family::Mllama {
-            return false;
-        }
-        match self.config.get("cross_attention_layers").and_then(serde_json::Value::as_array) {
-            Some(layers) => layers.iter().any(|l| l.as_u64() == Some(layer)),
-            None => layer % 5 == 3,
-        }
-    }
-
-    /// True when `layer` (from 0) has experts.
-    pub fn layer_is_sparse(&self, layer: u64) -> bool {
-        let Some(moe) = &self.moe else { return false };
-        match self.family {
-            Family::Llama4 => match self.config.get("moe_layers").and_then(serde_json::Value::as_array) {
-                Some(layers) => layers.iter().any(|l| l.as_u64() == Some(layer)),
-                None => {
-                    let step = self.config_u64("interleave_moe_layer_step").unwrap_or(1).max(1);
-                    (layer + 1).is_multiple_of(step)
-                }
-            },
-            Family::Qwen2Moe | Family::Qwen3Moe | Family::Qwen3Next => {
-                let step = self.config_u64("decoder_sparse_step").unwrap_or(1).max(1);
-                let dense = self
-                    .config
-                    .get("mlp_only_layers")
-                    .and_then(serde_json::Value::as_array)
-                    .is_some_and(|layers| layers.iter().any(|l| l.as_u64() == Some(layer)));
-                !dense && (layer + 1).is_multiple_of(step)
-            }
-            _ => layer >= moe.first_dense_layers,
-        }
     }
 
     /// Reads a Hugging Face `config.json` object, or the native format's spelling of one

@@ -1,23 +1,14 @@
 //! Decoders of Llama's build: token embedding, layers of attention and a gated MLP, a final norm.
 
-use super::{Place, Role, build::Build, deepseek, experts};
-use crate::catalog::Family;
-
-/// What a layer mixes tokens with.
-#[derive(Clone, Copy, PartialEq)]
-enum Mixer {
-    Attention,
-    DeltaNet,
-    CrossAttention,
-}
+use super::{Place, Role, build::Build, deepseek, experts, gemma, mixers};
+use crate::catalog::{Family, Layer, LayerMlp, Mixer};
 
 /// Layers in a row of the same build.
 #[derive(Clone, Copy)]
 struct Run {
     first: u64,
     count: u64,
-    sparse: bool,
-    mixer: Mixer,
+    layer: Layer,
 }
 
 pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
@@ -30,21 +21,45 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
     b.at(Place::Embedding, "model.");
     // Llama 3.2 Vision has eight more rows than its head: the image token's.
     let rows = if a.family == Family::Mllama { a.vocab_size + 8 } else { a.vocab_size };
-    b.embedding("embed_tokens", rows, d);
+    let embedding = if a.family == Family::NemotronH { "embeddings" } else { "embed_tokens" };
+    b.embedding(embedding, rows, d);
+    if matches!(a.family, Family::Gemma3n | Family::Gemma4) {
+        gemma::before_the_layers(b)?;
+    }
     for run in runs(b) {
         b.layers("model.layers", run.first, run.count);
-        match run.mixer {
-            Mixer::Attention => attention(b),
-            Mixer::DeltaNet => linear_attention(b)?,
+        if matches!(a.family, Family::Gemma3n | Family::Gemma4) {
+            gemma::layer(b, run.layer)?;
+            continue;
+        }
+        match run.layer.mixer {
+            Mixer::Attention | Mixer::SlidingAttention => attention(b),
+            Mixer::DeltaNet => mixers::delta_net(b)?,
+            Mixer::KimiDelta => mixers::kimi_delta(b)?,
             Mixer::CrossAttention => cross_attention(b),
+            Mixer::Mamba2 => mixers::mamba2(b)?,
+            Mixer::Mamba1 => mixers::mamba1(b)?,
+            Mixer::AttentionAndMamba2 => {
+                mixers::mamba2(b)?;
+                attention(b);
+            }
+            Mixer::ShortConvolution => mixers::short_convolution(b)?,
+            Mixer::None => {}
         }
         layer_norms(b);
-        if run.sparse { experts::mlp(b)? } else { mlp(b) }
+        match run.layer.mlp {
+            LayerMlp::Sparse => experts::mlp(b)?,
+            LayerMlp::Dense | LayerMlp::Double => mlp(b),
+            LayerMlp::None => {}
+        }
     }
     b.at(Place::FinalNorm, "model.");
     match a.family {
         Family::Phi => b.norm("final_layernorm", d, true),
-        Family::StableLm | Family::Starcoder2 | Family::Phimoe => b.norm("norm", d, true),
+        Family::StableLm | Family::Starcoder2 | Family::Phimoe | Family::Nemotron => b.norm("norm", d, true),
+        Family::FalconH1 | Family::Jamba => b.norm("final_layernorm", d, false),
+        Family::NemotronH => b.norm("norm_f", d, false),
+        Family::Lfm2 | Family::Lfm2Moe => b.norm("embedding_norm", d, false),
         Family::Olmo => {}
         _ => b.norm("norm", d, false),
     }
@@ -58,22 +73,14 @@ pub(super) fn model(b: &mut Build<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The layers in order, split where dense and sparse MLPs change.
+/// The layers in order, split where their build changes.
 fn runs(b: &Build<'_>) -> Vec<Run> {
-    let a = b.a;
     let mut runs: Vec<Run> = Vec::new();
-    for layer in 0..a.layers {
-        let sparse = a.moe.is_some() && a.layer_is_sparse(layer);
-        let mixer = if a.layer_is_linear_attention(layer) {
-            Mixer::DeltaNet
-        } else if a.layer_is_cross_attention(layer) {
-            Mixer::CrossAttention
-        } else {
-            Mixer::Attention
-        };
+    for index in 0..b.a.layers {
+        let layer = b.a.layer(index);
         match runs.last_mut() {
-            Some(run) if run.sparse == sparse && run.mixer == mixer => run.count += 1,
-            _ => runs.push(Run { first: layer, count: 1, sparse, mixer }),
+            Some(run) if run.layer == layer => run.count += 1,
+            _ => runs.push(Run { first: index, count: 1, layer }),
         }
     }
     runs
@@ -86,7 +93,7 @@ fn attention(b: &mut Build<'_>) {
     let (bias, out_bias) = (a.qkv_bias, a.attention_out_bias);
     let attention = Role::Attention;
     match a.family {
-        Family::DeepseekV2 | Family::DeepseekV3 => return deepseek::attention(b),
+        _ if a.mla.is_some() => return deepseek::attention(b),
         Family::Phi3 => {
             b.linear("self_attn.o_proj", q, d, out_bias, attention);
             b.linear("self_attn.qkv_proj", d, q + 2 * kv, bias, attention);
@@ -98,11 +105,19 @@ fn attention(b: &mut Build<'_>) {
     // Queries and their gates in one projection.
     let gates =
         if matches!(a.family, Family::Qwen35 | Family::Qwen35Moe | Family::Qwen3Next) { q } else { 0 };
-    b.linear("self_attn.q_proj", d, q + gates, bias, attention);
-    b.linear("self_attn.k_proj", d, kv, bias, attention);
-    b.linear("self_attn.v_proj", d, kv, bias, attention);
-    let out = if a.family == Family::Phi { "self_attn.dense" } else { "self_attn.o_proj" };
-    b.linear(out, q, d, out_bias, attention);
+    let module = if a.family == Family::NemotronH { "mixer" } else { "self_attn" };
+    b.linear(&format!("{module}.q_proj"), d, q + gates, bias, attention);
+    b.linear(&format!("{module}.k_proj"), d, kv, bias, attention);
+    b.linear(&format!("{module}.v_proj"), d, kv, bias, attention);
+    let out = match a.family {
+        Family::Phi => "dense",
+        Family::Lfm2 | Family::Lfm2Moe => "out_proj",
+        _ => "o_proj",
+    };
+    b.linear(&format!("{module}.{out}"), q, d, out_bias, attention);
+    if a.family == Family::Afmoe {
+        b.linear("self_attn.gate_proj", d, q, false, attention);
+    }
     match a.family {
         Family::Glm4Moe if a.config_bool("use_qk_norm") != Some(true) => {}
         Family::Qwen3
@@ -111,11 +126,22 @@ fn attention(b: &mut Build<'_>) {
         | Family::Qwen35Moe
         | Family::Qwen3Next
         | Family::Glm4Moe
+        | Family::Exaone4
+        | Family::Apertus
+        | Family::Afmoe
         | Family::Gemma3Text => {
             b.norm("self_attn.q_norm", a.head_dim, false);
             b.norm("self_attn.k_norm", a.head_dim, false);
         }
-        Family::Olmo2 => {
+        Family::Lfm2 | Family::Lfm2Moe => {
+            b.norm("self_attn.q_layernorm", a.head_dim, false);
+            b.norm("self_attn.k_layernorm", a.head_dim, false);
+        }
+        Family::HunyuanDense | Family::HunyuanMoe => {
+            b.norm("self_attn.query_layernorm", a.head_dim, false);
+            b.norm("self_attn.key_layernorm", a.head_dim, false);
+        }
+        Family::Olmo2 | Family::MiniMaxM2 => {
             b.norm("self_attn.q_norm", q, false);
             b.norm("self_attn.k_norm", kv, false);
         }
@@ -156,39 +182,22 @@ fn cross_attention(b: &mut Build<'_>) {
     b.norm("cross_attn.k_norm", a.head_dim, false);
 }
 
-/// A gated delta net (Qwen3-Next, Qwen3.5).
-fn linear_attention(b: &mut Build<'_>) -> Result<(), String> {
-    let a = b.a;
-    let need = |key: &str| a.dimension(key)?.ok_or_else(|| format!("`{key}` is missing"));
-    let (keys, values) = (need("linear_num_key_heads")?, need("linear_num_value_heads")?);
-    let width = need("linear_value_head_dim")?;
-    let (key, value) = (keys * need("linear_key_head_dim")?, values.saturating_mul(width));
-    let kernel = need("linear_conv_kernel_dim")?;
-    let d = a.hidden_size;
-    let mixed = key.saturating_mul(2).saturating_add(value);
-    b.parameter("linear_attn.dt_bias", &[values], Role::Mixer);
-    b.parameter("linear_attn.A_log", &[values], Role::Mixer);
-    b.parameter("linear_attn.conv1d.weight", &[mixed, 1, kernel], Role::Mixer);
-    b.norm("linear_attn.norm", width, false);
-    b.linear("linear_attn.out_proj", value, d, false, Role::Mixer);
-    if a.family == Family::Qwen3Next {
-        b.linear("linear_attn.in_proj_qkvz", d, mixed.saturating_add(value), false, Role::Mixer);
-        b.linear("linear_attn.in_proj_ba", d, 2 * values, false, Role::Mixer);
-    } else {
-        b.linear("linear_attn.in_proj_qkv", d, mixed, false, Role::Mixer);
-        b.linear("linear_attn.in_proj_z", d, value, false, Role::Mixer);
-        b.linear("linear_attn.in_proj_b", d, values, false, Role::Mixer);
-        b.linear("linear_attn.in_proj_a", d, values, false, Role::Mixer);
-    }
-    Ok(())
-}
-
 fn layer_norms(b: &mut Build<'_>) {
     let a = b.a;
     let d = a.hidden_size;
     let (names, bias): (&[&str], bool) = match a.family {
         Family::Olmo => (&[], false),
-        Family::Olmo2 => (&["post_attention_layernorm", "post_feedforward_layernorm"], false),
+        Family::Olmo2 | Family::Exaone4 => {
+            (&["post_attention_layernorm", "post_feedforward_layernorm"], false)
+        }
+        Family::Apertus => (&["attention_layernorm", "feedforward_layernorm"], false),
+        Family::FalconH1 | Family::Jamba => (&["input_layernorm", "pre_ff_layernorm"], false),
+        Family::Lfm2 | Family::Lfm2Moe => (&["operator_norm", "ffn_norm"], false),
+        Family::NemotronH => (&["norm"], false),
+        Family::Afmoe => (
+            &["input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"],
+            false,
+        ),
         Family::Gemma2 | Family::Gemma3Text => (
             &[
                 "input_layernorm",
@@ -210,7 +219,7 @@ fn layer_norms(b: &mut Build<'_>) {
         Family::Cohere | Family::Cohere2 => (&["input_layernorm"], false),
         Family::Phi => (&["input_layernorm"], true),
         Family::StableLm if a.parallel_residual => (&["input_layernorm"], true),
-        Family::StableLm | Family::Starcoder2 | Family::Phimoe => {
+        Family::StableLm | Family::Starcoder2 | Family::Phimoe | Family::Nemotron => {
             (&["input_layernorm", "post_attention_layernorm"], true)
         }
         _ => (&["input_layernorm", "post_attention_layernorm"], false),
@@ -236,6 +245,28 @@ fn mlp(b: &mut Build<'_>) {
         Family::Phi3 | Family::Glm | Family::Glm4 => {
             b.linear("mlp.gate_up_proj", d, 2 * f, bias, Role::Mlp);
             b.linear("mlp.down_proj", f, d, bias, Role::Mlp);
+        }
+        Family::Arcee | Family::Apertus | Family::Nemotron => {
+            b.linear("mlp.up_proj", d, f, bias, Role::Mlp);
+            b.linear("mlp.down_proj", f, d, bias, Role::Mlp);
+            if a.family == Family::Apertus {
+                b.parameter("mlp.act_fn.alpha_p", &[1], Role::Mlp);
+                b.parameter("mlp.act_fn.alpha_n", &[1], Role::Mlp);
+            }
+        }
+        Family::NemotronH => {
+            b.linear("mixer.up_proj", d, f, bias, Role::Mlp);
+            b.linear("mixer.down_proj", f, d, bias, Role::Mlp);
+        }
+        Family::GraniteMoeHybrid => {
+            b.linear("shared_mlp.input_linear", d, 2 * f, false, Role::Mlp);
+            b.linear("shared_mlp.output_linear", f, d, false, Role::Mlp);
+        }
+        Family::FalconH1 | Family::Jamba => gated(b, "feed_forward", d, f, bias),
+        Family::Lfm2 | Family::Lfm2Moe => {
+            b.linear("feed_forward.w1", d, f, false, Role::Mlp);
+            b.linear("feed_forward.w3", d, f, false, Role::Mlp);
+            b.linear("feed_forward.w2", f, d, false, Role::Mlp);
         }
         Family::Llama4 => {
             gated(b, "feed_forward", d, a.config_u64("intermediate_size_mlp").unwrap_or(f), bias);

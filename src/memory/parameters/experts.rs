@@ -24,19 +24,53 @@ pub(super) fn mlp(b: &mut Build<'_>) -> Result<(), String> {
         gated(b, "feed_forward.shared_expert", d, moe.shared_intermediate_size, false);
         return Ok(());
     }
+    if a.family == Family::NemotronH {
+        b.parameter("mixer.experts.up_proj", &[e, f, d], Role::Expert);
+        b.parameter("mixer.experts.down_proj", &[e, d, f], Role::Expert);
+        b.parameter("mixer.gate.weight", &[e, d], Role::Router);
+        let shared = moe.shared_intermediate_size;
+        if shared > 0 {
+            b.linear("mixer.shared_experts.up_proj", d, shared, a.mlp_bias, Role::Mlp);
+            b.linear("mixer.shared_experts.down_proj", shared, d, a.mlp_bias, Role::Mlp);
+        }
+        return Ok(());
+    }
+    let module = match a.family {
+        Family::GraniteMoeHybrid => "block_sparse_moe",
+        Family::Lfm2Moe | Family::Jamba => "feed_forward",
+        _ => "mlp",
+    };
     match a.family {
+        Family::GraniteMoeHybrid | Family::Jamba => {
+            b.parameter(&format!("{module}.router.weight"), &[e, d], Role::Router);
+        }
+        Family::HunyuanMoe => b.linear("mlp.gate.wg", d, e, false, Role::Router),
+        Family::Afmoe => {
+            b.linear("mlp.router.gate", d, e, false, Role::Router);
+            b.parameter("mlp.expert_bias", &[e], Role::Router);
+        }
+        Family::Ernie45Moe => {
+            b.parameter("mlp.gate.weight", &[e, d], Role::Router);
+            b.parameter("mlp.gate.moe_statics.e_score_correction_bias", &[1, e], Role::Router);
+        }
+        Family::Lfm2Moe => b.parameter("feed_forward.gate.weight", &[e, d], Role::Router),
         // An `nn.Linear` of its own class.
         Family::Phimoe => b.linear("mlp.router", d, e, false, Role::Router),
         // The per-expert correction of DeepSeek-V3's router is a buffer, not a parameter.
         _ => b.parameter("mlp.gate.weight", &[e, d], Role::Router),
     }
-    b.parameter("mlp.experts.gate_up_proj", &[e, 2 * f, d], Role::Expert);
-    b.parameter("mlp.experts.down_proj", &[e, d, f], Role::Expert);
+    b.parameter(&format!("{module}.experts.gate_up_proj"), &[e, 2 * f, d], Role::Expert);
+    b.parameter(&format!("{module}.experts.down_proj"), &[e, d, f], Role::Expert);
     if moe.shared_intermediate_size > 0 {
         let shared = moe.shared_intermediate_size;
         if matches!(a.family, Family::Qwen2Moe | Family::Qwen35Moe | Family::Qwen3Next) {
             gated(b, "mlp.shared_expert", d, shared, false);
             b.linear("mlp.shared_expert_gate", d, 1, false, Role::Router);
+        } else if a.family == Family::GraniteMoeHybrid {
+            b.linear("shared_mlp.input_linear", d, 2 * shared, false, Role::Mlp);
+            b.linear("shared_mlp.output_linear", shared, d, false, Role::Mlp);
+        } else if a.family == Family::HunyuanMoe {
+            gated(b, "mlp.shared_mlp", d, shared, false);
         } else {
             gated(b, "mlp.shared_experts", d, shared, a.mlp_bias);
         }

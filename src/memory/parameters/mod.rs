@@ -8,9 +8,11 @@ mod decoders;
 mod deepseek;
 mod encoders;
 mod experts;
+mod gemma;
 mod gpt;
 mod inventory;
 pub mod lora;
+mod mixers;
 mod vision;
 
 pub use inventory::{Inventory, LayerKind, Linear, LinearKind, Place, Role, Tensor};
