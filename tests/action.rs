@@ -5,6 +5,8 @@
 mod common;
 #[path = "action/harness.rs"]
 mod harness;
+#[path = "action/picture.rs"]
+mod picture;
 
 use std::path::Path;
 
@@ -246,14 +248,17 @@ fn a_pull_request_is_told_what_it_changes() {
 }
 
 #[test]
-fn the_readme_shows_the_summary_of_a_pull_request() {
+fn the_pages_show_a_real_pull_request() {
     let (job, base, head) = pull_request();
     let outcome = job.pull_request(&base, &head).run();
+    let picture = picture::svg(RUN, &run_with(16), outcome.of("error")[0], &outcome.summary);
+    common::assert_kept(&common::root().join("docs/pull-request.svg"), &picture);
+
     // Below the counts, which have a time in them; headings would be headings of the page.
     let summary = &outcome.summary[outcome.summary.find("| config").expect("a table")..];
     let shown = format!("<!-- summary -->\n{}<!-- /summary -->", summary.replace("### Findings\n\n", ""));
-    let path = common::root().join("README.md");
-    let page = std::fs::read_to_string(&path).expect("README.md");
+    let path = common::root().join("docs/action.md");
+    let page = std::fs::read_to_string(&path).expect("docs/action.md");
     let (before, rest) = page.split_once("<!-- summary -->").expect("a place for it");
     let (_, after) = rest.split_once("<!-- /summary -->").expect("its end");
     common::assert_kept(&path, &format!("{before}{shown}{after}"));
