@@ -4,6 +4,10 @@
 //! is a [`Setting`]: its value and where it came from, so that a diagnostic can point at the
 //! line that costs 51 GiB and `explain` can list what was assumed.
 
+mod beside;
+
+pub use beside::{Beside, Companion, Doubt, FakeQuantization, Generator, Role, Rollout};
+
 use crate::source::Location;
 
 /// Where a setting's value came from.
@@ -242,6 +246,12 @@ pub enum Optimizer {
     Rmsprop,
     /// Two moments, no schedule.
     ScheduleFreeAdamw,
+    /// Adam whose step is scaled by moments in a random low-rank projection.
+    Apollo,
+    /// Adam with one second moment a block of the weights.
+    AdamMini,
+    /// Adam on one layer at a time, in fp32; the others are frozen meanwhile.
+    Badam,
     /// Shampoo in Adam's eigenbasis, and others that are not modelled.
     Other,
 }
@@ -360,7 +370,7 @@ pub enum Task {
     CausalLm,
     /// Chosen and rejected answers, twice the sequences (DPO, ORPO, CPO, SimPO, reward models).
     Preference,
-    /// Generation inside training (PPO, GRPO). Not modelled yet.
+    /// Generation between steps (PPO, GRPO): answers are scored, and learnt from by their scores.
     Rollout,
     /// Masked tokens, or a sequence classifier.
     Encoder,
@@ -614,6 +624,8 @@ pub struct TrainingRun {
     pub gradients: Setting<Dtype>,
     /// The optimizer.
     pub optimizer: Setting<Optimizer>,
+    /// Rank of the projection that GaLore and APOLLO keep their moments in.
+    pub optimizer_rank: Option<Setting<u64>>,
     /// What its states are stored in, where the optimizer leaves a choice.
     pub optimizer_state: Setting<Dtype>,
     /// How its step runs.
@@ -630,7 +642,7 @@ pub struct TrainingRun {
     pub sequence_length: Setting<u64>,
     /// How sequences fill the batch.
     pub batching: Setting<Batching>,
-    /// Decoder tokens a sequence, for encoder-decoders.
+    /// Tokens a sequence that have logits, where not all have: the decoder's, or the answer's.
     pub target_length: Option<Setting<u64>>,
     /// Which activations are recomputed.
     pub activation_checkpointing: Setting<Checkpointing>,
@@ -655,6 +667,8 @@ pub struct TrainingRun {
     pub compile: Setting<bool>,
     /// Sequences a GPU takes in one evaluation forward; `None`: no evaluation.
     pub eval_batch_size: Option<Setting<u64>>,
+    /// Other models, generation, fake quantisation.
+    pub beside: Beside,
     /// How it is spread over GPUs.
     pub parallelism: Parallelism,
     /// What is missing for an estimate. Empty: nothing.
@@ -689,6 +703,9 @@ impl TrainingRun {
         }
         if let Some(layers) = &self.trainable_layers {
             push!("trainable_layers" => layers);
+        }
+        if let Some(rank) = &self.optimizer_rank {
+            push!("optimizer_rank" => rank);
         }
         push!(
             "quantization" => self.quantization,
@@ -728,9 +745,10 @@ impl TrainingRun {
         if let Some(batch) = &self.eval_batch_size {
             push!("eval_batch_size" => batch);
         }
+        list.extend(self.beside.settings());
         let parallel = &self.parallelism;
         if let Some(gpus) = &parallel.gpus {
-            push!("gpus" => gpus);
+            list.push(("gpus", gpus.value.to_string(), &gpus.origin));
         }
         push!("data_parallel" => parallel.data_parallel);
         if let Some(group) = &parallel.shard_group {

@@ -66,6 +66,45 @@ fn torchtitan_keeps_fp32_states_and_computes_in_bf16_under_fsdp() {
     assert_eq!((run.micro_batch_size.value, run.gradient_accumulation_steps.value), (2, 2));
 }
 
+/// What a fixture's ledger holds, by name, in bytes.
+fn ledger(path: &str) -> BTreeMap<String, i64> {
+    let text = std::fs::read_to_string(root().join("fixtures").join(path)).expect("fixture");
+    let report =
+        check_bytes(path, text.into_bytes(), Syntax::Yaml, true, &Context::default()).expect("a run");
+    let estimate = report.estimate.unwrap_or_else(|| panic!("{path}: {:?}", report.unknown));
+    estimate.ledger.entries.into_iter().map(|entry| (entry.name, entry.bytes.0)).collect()
+}
+
+#[test]
+fn torchtunes_other_models_are_counted() {
+    // The whole of the policy, its copy, the reward model and the value model with all its states.
+    let ppo = ledger("torchtune/ppo.yaml");
+    let policy = ppo["weights"];
+    assert_eq!((ppo["reference model"], ppo["reward model"]), (policy, policy));
+    let value = ppo["value model with its gradients and states"] as f64 / policy as f64;
+    assert!((4.0..4.01).contains(&value), "weights, gradients and two moments: {value}");
+
+    let distillation = ledger("torchtune/distillation.yaml");
+    // 1,543,714,304 parameters of Qwen2.5-1.5B in bf16; torchtune ties its embedding, too.
+    assert_eq!(distillation["teacher model"], 2 * 1_543_714_304);
+    assert_eq!(distillation["the teacher's logits"], 2 * 2 * 1024 * 151_936);
+}
+
+#[test]
+fn quantisation_aware_training_keeps_rounded_copies() {
+    let text = std::fs::read_to_string(root().join("fixtures/torchtune/qat.yaml")).expect("fixture");
+    let plain = text.replace("quantizer:", "unused:").replace("qat_distributed", "full_finetune_distributed");
+    let transient = |text: &str| {
+        let report = check_bytes("a.yaml", text.into(), Syntax::Yaml, true, &Context::default());
+        let entries = report.and_then(|r| r.estimate).expect("estimated").ledger.entries;
+        let line = entries.iter().find(|e| e.name == "one layer recomputed, and its backward");
+        line.map_or(0, |entry| entry.bytes.0)
+    };
+    // A copy of 2 bytes and a mask of 1 for each of the layer's 60.8 million weights.
+    let more = transient(&text) - transient(&plain);
+    assert!(more > 3 * 60_000_000, "{more}");
+}
+
 #[test]
 fn torchtitan_of_2024_is_read_with_the_defaults_of_its_time() {
     let (_, run, _) = lower("torchtitan/llama3-70b-2024.toml", None);

@@ -1,8 +1,11 @@
 //! From a lowered run and its model to an estimate, or to what is missing for one.
 
 use crate::catalog::Architecture;
+use crate::catalog::models::{self, Lookup};
+use crate::memory::parameters::Inventory;
 use crate::memory::{Cause, Estimate, Interval, estimate};
-use crate::run::{DataParallel, SEQUENCE_LENGTH, Setting, TrainingRun, Unknown};
+use crate::run::{DataParallel, Generator, SEQUENCE_LENGTH, Setting, TrainingRun, Unknown};
+use crate::settings::Budget;
 
 /// Tokens a sequence where a file leaves the length to its data. Not a measurement: most
 /// instruction data has samples of a few hundred to a few thousand tokens, so the estimate is
@@ -29,6 +32,41 @@ pub(super) fn settle_gpus(run: &mut TrainingRun, unknown: &mut Vec<Unknown>) {
             location: run.parallelism.data_parallel.origin.location(),
         }),
     }
+}
+
+/// What a run needs to know of other models and of the card before it can be estimated: the sizes
+/// of the models beside the trained one, and the bytes of a colocated vLLM's share. Without a card
+/// vLLM's weights are all that is certain.
+pub(super) fn settle_beside(
+    run: &mut TrainingRun,
+    architecture: &Architecture,
+    lookup: &Lookup,
+    budget: Option<&Budget>,
+    unknown: &mut Vec<Unknown>,
+) {
+    let size = |architecture: &Architecture| Inventory::of(architecture).map(|all| all.total());
+    for companion in &mut run.beside.companions {
+        let found = models::resolve(&companion.model.value, lookup).map_err(|not_found| not_found.why);
+        match found.and_then(|resolved| size(&resolved.architecture)) {
+            Ok(parameters) => companion.parameters = parameters,
+            Err(why) => unknown.push(Unknown {
+                what: companion.role.describe().into(),
+                why,
+                location: companion.model.origin.location(),
+            }),
+        }
+    }
+    let Some(rollout) = &mut run.beside.rollout else { return };
+    if rollout.generator.value != Generator::Colocated {
+        return;
+    }
+    let weights = size(architecture).unwrap_or(0).saturating_mul(run.compute.value.bytes());
+    let card = budget.map(|budget| budget.memory.0 as f64);
+    let share = rollout.share.as_ref().map(|share| share.value.clamp(0.0, 1.0));
+    rollout.reserved = match (share, card) {
+        (Some(share), Some(card)) => (share * card) as u64,
+        _ => weights,
+    };
 }
 
 /// Estimates, if nothing but perhaps the sequence length is missing.

@@ -224,6 +224,8 @@ fn lower(
     match &found {
         Ok(resolved) => {
             stand_in(run, resolved);
+            let budget = report.budget.as_ref();
+            answer::settle_beside(run, &resolved.architecture, &lookup, budget, &mut report.unknown);
             answer::answer(run, &resolved.architecture, &mut report.unknown, &mut report.estimate);
             report.architecture = Some(resolved.architecture.clone());
             report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);

@@ -88,7 +88,7 @@ impl Framework for Autotrain {
             run.eval_batch_size = Some(run.micro_batch_size.clone());
         }
         if let Some(on) = cx.written("params.unsloth", flag).filter(|on| on.value) {
-            cx.missing("unsloth", "what Unsloth's kernels save is not modelled", on.origin.location());
+            hf::unsloth(&mut run, on);
         }
         run.parallelism.gpus = cx.declared_gpus.clone();
         if cx.root.path("params.distributed_backend").and_then(text).as_deref() == Some("deepspeed") {

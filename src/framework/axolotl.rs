@@ -5,6 +5,7 @@
 mod adapter;
 mod changes;
 mod lower;
+mod rollout;
 mod sharding;
 mod validators;
 

@@ -4,9 +4,9 @@
 use super::Lowering;
 use crate::document::Value;
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, Kernels, Loss, Method, ModelCode, ModelRef,
-    Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule, Quantization, ReferenceModel,
-    Setting, Task, TrainingRun,
+    Attention, Batching, Beside, Checkpointing, DataParallel, Dtype, Kernels, Loss, Method, ModelCode,
+    ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule, Quantization,
+    ReferenceModel, Setting, Task, TrainingRun,
 };
 
 /// A run of `model` under framework `by` (name and version), everything else as PyTorch has it:
@@ -38,6 +38,7 @@ pub fn plain(
         master_weights: of(false, by),
         gradients: of(Dtype::Fp32, by),
         optimizer: of(Optimizer::Adamw, by),
+        optimizer_rank: None,
         optimizer_state: of(Dtype::Fp32, by),
         optimizer_implementation: of(OptimizerImplementation::Foreach, by),
         micro_batch_size,
@@ -58,6 +59,7 @@ pub fn plain(
         reference_model: of(ReferenceModel::None, by),
         compile: of(false, by),
         eval_batch_size: None,
+        beside: Beside::default(),
         parallelism: Parallelism {
             gpus: None,
             data_parallel: of(DataParallel::None, by),

@@ -16,6 +16,7 @@ pub mod names;
 pub mod native;
 pub mod open_instruct;
 pub mod refusal;
+pub mod rollout;
 pub mod schema;
 pub mod torchtitan;
 pub mod torchtune;

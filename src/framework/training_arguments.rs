@@ -9,7 +9,7 @@ use super::{Lowering, deepspeed, fsdp};
 use crate::change::Change;
 use crate::document::{Dialect, Value};
 use crate::run::{
-    Attention, Checkpointing, DataParallel, Dtype, Kernels, Loss, ModelRef, Optimizer,
+    Attention, Checkpointing, DataParallel, Doubt, Dtype, Kernels, Loss, ModelRef, Optimizer,
     OptimizerImplementation, Setting, TrainingRun, ZeroBuffers,
 };
 
@@ -234,6 +234,20 @@ pub fn liger(cx: &Lowering<'_>, run: &mut TrainingRun, loss: Loss) {
     if let Some(on) = first(cx, &keys, flag) {
         run.kernels = on.clone().map(|_| Kernels::Liger);
         run.loss = on.map(|_| loss);
+    }
+}
+
+/// Unsloth's kernels fuse as Liger's do; its checkpoints go to the host.
+pub fn unsloth(run: &mut TrainingRun, on: Setting<bool>) {
+    run.beside.doubts.push(Doubt {
+        why: "Unsloth's kernels are not traced: Liger's stand in",
+        below: 0.35,
+        above: 0.25,
+    });
+    run.kernels = on.clone().map(|_| Kernels::Liger);
+    run.loss = on.clone().map(|_| Loss::Fused);
+    if run.activation_checkpointing.value == Checkpointing::Full {
+        run.activation_offload = on;
     }
 }
 

@@ -2,6 +2,7 @@
 //! model: sums from the tables, put together for the run's checkpointing.
 
 use super::adapters::Adapters;
+use super::beside;
 use super::coefficients::Table;
 use super::expression::{Sum, Symbol, Symbols};
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
@@ -109,7 +110,16 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
     if run.activation_checkpointing.value == Checkpointing::Selective {
         selective(&mut activations, shape);
     }
+    fake_quantized(&mut activations, run, shape);
     Ok(activations)
+}
+
+/// Quantisation-aware training: every linear layer works on rounded copies.
+fn fake_quantized(activations: &mut Activations, run: &TrainingRun, shape: &Shape<'_>) {
+    let Some(copies) = beside::fake_quantized(run, shape) else { return };
+    activations.layer = activations.layer.clone().plus(&copies);
+    activations.transient = activations.transient.clone().plus(&copies);
+    activations.doubt = Some((0.25, "the copies of fake quantisation are derived, not traced"));
 }
 
 /// The larger of attention's and the MLP's point of a layer's backward.
@@ -308,6 +318,7 @@ pub(crate) fn adapted(
     if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
         window_of_frozen(shape, &mut activations, checkpointed);
     }
+    fake_quantized(&mut activations, run, shape);
     Ok(activations)
 }
 

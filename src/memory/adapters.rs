@@ -56,6 +56,8 @@ pub(crate) struct Adapters {
     /// Everything that is adapted.
     matrices: Vec<Module>,
     parameters: f64,
+    /// Block size of orthogonal adapters (OFT), which have no rank.
+    block: Option<f64>,
     layers: f64,
     /// Bytes of an adapter's weight.
     pub(crate) weight: f64,
@@ -168,7 +170,11 @@ impl Adapters {
                 other => other,
             },
         };
-        let (linear, formed): (Vec<&Site>, Vec<&Site>) = peft.sites.iter().partition(|s| s.is_linear());
+        let (linear, mut formed): (Vec<&Site>, Vec<&Site>) = peft.sites.iter().partition(|s| s.is_linear());
+        let block = run.beside.orthogonal_block.as_ref().map(|block| block.value.max(1) as f64);
+        if block.is_some() || run.beside.experts_on_host.as_ref().is_some_and(|on| on.value) {
+            formed.clear();
+        }
         let modules: Vec<Module> = linear.iter().filter(|s| s.base.in_layer()).map(|s| module(s)).collect();
         let weight = lora.dtype.value.bytes() as f64;
         let reads = |which| modules.iter().any(|m| m.reads == which);
@@ -180,31 +186,43 @@ impl Adapters {
             down_projection: reads(Input::Down),
             output_projection: reads(Input::Projection),
             mode: Keeps::of(run, weight),
-            parameters: peft.adapters() as f64,
+            parameters: match block {
+                Some(block) => modules.iter().map(|m| m.copies * triangle(m.input, block)).sum(),
+                None => peft.adapters() as f64,
+            },
+            block,
             saved_modules: peft.saved() as f64,
             formed: Formed::of(&formed),
             modules,
         }
     }
 
-    /// Adapter parameters: `Σ r·(in + out)`, and the magnitudes of DoRA.
+    /// Adapter parameters: `Σ r·(in + out)`, and the magnitudes of DoRA. An orthogonal adapter has
+    /// the upper triangle of one block for each `block` inputs: `Σ in·(block − 1)/2`.
     pub(crate) fn parameters(&self) -> f64 {
         self.parameters
     }
 
     /// Adapter tensors: two a module.
     pub(crate) fn tensors(&self) -> f64 {
-        2.0 * self.matrices.iter().map(|m| m.copies).sum::<f64>()
+        let each = if self.block.is_some() { 1.0 } else { 2.0 };
+        each * self.matrices.iter().map(|m| m.copies).sum::<f64>()
     }
 
     /// Elements of the largest adapter tensor.
     pub(crate) fn largest(&self) -> f64 {
+        if let Some(block) = self.block {
+            return self.modules.iter().map(|m| triangle(m.input, block)).fold(0.0, f64::max);
+        }
         self.matrices.iter().map(|m| m.rank * m.input.max(m.output)).fold(0.0, f64::max)
     }
 
     /// Parameters in adapter tensors of fewer than 4096 elements.
     pub(crate) fn small(&self) -> f64 {
         let small = |elements: f64| if elements < 4096.0 { elements } else { 0.0 };
+        if let Some(block) = self.block {
+            return self.modules.iter().map(|m| m.copies * small(triangle(m.input, block))).sum();
+        }
         self.matrices.iter().map(|m| m.copies * (small(m.rank * m.input) + small(m.rank * m.output))).sum()
     }
 
@@ -213,9 +231,23 @@ impl Adapters {
         self.matrices.iter().map(|m| m.copies * (m.input + m.output + 2.0 * m.rank)).sum()
     }
 
+    /// What the orthogonal adapters of one layer keep: each its own copy of the input, and the
+    /// powers of the skew matrices that the Cayley series is made of (PEFT's `_cayley_batch`: five
+    /// terms, cast anew for each product, and the rotation itself, 2 bytes each).
+    fn saved_orthogonal(&self, block: f64, symbols: &Symbols) -> Sum {
+        let share = |m: &Module| m.copies / self.layers;
+        let inputs: f64 = self.modules.iter().map(|m| share(m) * m.input).sum();
+        let hidden = symbols.get(Symbol::Hidden).max(1.0);
+        Sum::term(self.mode.element * inputs / hidden, &[Symbol::Tokens, Symbol::Hidden])
+            .plus(&Sum::term(16.0 * inputs * block / hidden, &[Symbol::Hidden]))
+    }
+
     /// What the adapters of one layer keep: the inputs of A (copied or shared, masked under
     /// dropout), of B (N·r), and cast weights under autocast.
     pub(crate) fn saved(&self, symbols: &Symbols) -> Sum {
+        if let Some(block) = self.block {
+            return self.saved_orthogonal(block, symbols);
+        }
         let mut inputs = 0.0;
         let mut weights = 0.0;
         let mut read: Vec<Input> = Vec::new();
@@ -271,6 +303,11 @@ impl Adapters {
         }
         Some((kept, matrices(formed.down).plus(&routed(Symbol::Expert))))
     }
+}
+
+/// Values of one orthogonal adapter.
+fn triangle(input: f64, block: f64) -> f64 {
+    input * (block - 1.0) / 2.0
 }
 
 /// LitGPT adapts q, k and v as one layer.

@@ -1,5 +1,6 @@
 //! The estimate of the worst rank: three figures, each with an interval.
 
+use super::beside;
 use super::data_parallel::Strategy;
 use super::interval::{Figures, interval};
 use super::ledger::{Component, Ledger, Phase};
@@ -118,16 +119,28 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         (only.allocated, only.phase) = (allocated, phase);
     }
     let ratio = replayed.map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
-    let reserved = allocated * ratio;
+    // vLLM takes its share in one piece: what the ratio says of small blocks does not hold for it.
+    let engine = beside::held_by_engine(run, phase);
+    let own = allocated - engine;
+    let reserved = own * ratio + engine;
     let context = overhead::context(degrees.communicators(gpus));
     // Blocks that are only cached are given back before an out-of-memory error; fragments of
     // used ones are not. What a card must hold lies between.
     let held = match run.batching.value {
-        Batching::Padded => reserved.min(allocated * UNUSABLE_AT_WORST),
+        Batching::Padded => reserved.min(own * UNUSABLE_AT_WORST + engine),
         Batching::Fixed | Batching::Packed => reserved,
     };
     let device = held + context;
-    let figures = Figures { plan: &plan, ledger: &ledger, phase, allocated, reserved: held, device, gpus };
+    let reserved_by_own = held - engine;
+    let figures = Figures {
+        plan: &plan,
+        ledger: &ledger,
+        phase,
+        allocated: own,
+        reserved: reserved_by_own,
+        device,
+        gpus,
+    };
     let (device_interval, causes) = interval(&figures);
     let host = host_bytes(&plan, &rank, gpus);
     Ok(Estimate {
@@ -190,5 +203,6 @@ fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
         };
         bytes += plan.trained_layers() * each.value(&plan.shape.symbols);
     }
-    Bytes::from_f64(bytes * ranks)
+    let experts = beside::experts_on_host(plan) * plan.run.weights.value.bytes() as f64;
+    Bytes::from_f64(bytes * ranks + experts)
 }

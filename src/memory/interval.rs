@@ -104,6 +104,9 @@ fn activations(f: &Figures<'_>, push: Push<'_>) {
     if let Some((share, why)) = f.plan.activations.doubt {
         push(why, share * saved, share * saved);
     }
+    for doubt in &run.beside.doubts {
+        push(doubt.why, doubt.below * saved, doubt.above * saved);
+    }
     if run.compile.value {
         push("logits of a compiled loss", 0.2 * logits, 0.2 * logits);
     }
@@ -121,7 +124,7 @@ fn activations(f: &Figures<'_>, push: Push<'_>) {
     if f.plan.shape.architecture.moe.is_some() {
         push("experts that get more than their share of the tokens", 0.0, 0.08 * saved);
     }
-    if run.task.value == Task::Preference {
+    if matches!(run.task.value, Task::Preference | Task::Rollout) {
         push("preference losses keep log-probabilities in ways of their own", 0.3 * logits, 0.3 * logits);
     }
     if matches!(run.loss.value, Loss::Full | Loss::FullShifted) && run.kernels.value == Kernels::Torch {

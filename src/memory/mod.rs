@@ -3,6 +3,7 @@
 mod activations;
 mod adapters;
 mod allocator;
+mod beside;
 mod coefficients;
 mod data_parallel;
 pub mod estimate;

@@ -3,6 +3,7 @@
 
 use super::activations::{self, Activations};
 use super::adapters::Adapters;
+use super::beside;
 use super::expression::Symbol;
 use super::loss::{self, LossContext, LossMemory};
 use super::parallel::{self, Degrees, Slice};
@@ -10,7 +11,7 @@ use super::parameters::{Inventory, ParameterCount, Place};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Loss, Method, ModelCode, Quantization, Task, TrainingRun, Unknown};
+use crate::run::{Loss, Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown};
 
 /// Trained parameters by where their gradients appear in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -179,7 +180,9 @@ impl<'a> Plan<'a> {
     /// Layers that autograd goes through: under `freeze` only the last ones.
     pub(crate) fn trained_layers(&self) -> f64 {
         match (self.run.method.value, &self.run.trainable_layers) {
-            (Method::Freeze, Some(n)) => (n.value as f64).min(self.layers()),
+            (Method::Freeze, Some(n)) if !self.run.beside.spread_layers => {
+                (n.value as f64).min(self.layers())
+            }
             _ => self.layers(),
         }
     }
@@ -206,8 +209,8 @@ fn not_modelled(run: &TrainingRun, architecture: &Architecture) -> Vec<Unknown> 
             run.sequence_length.origin.location(),
         );
     }
-    if run.task.value == Task::Rollout {
-        let why = "training with generation inside (PPO, GRPO) is not modelled yet";
+    if run.task.value == Task::Rollout && run.beside.rollout.is_none() {
+        let why = "what this way of generating inside training keeps is not modelled yet";
         push("task", why.into(), run.task.origin.location());
     }
     let parallel = &run.parallelism;
@@ -242,6 +245,12 @@ fn groups(run: &TrainingRun, inventory: &Inventory, adapters: Option<&Adapters>)
     if let Some(adapters) = adapters {
         let total = adapters.parameters() + adapters.saved_modules;
         return Groups { layers: adapters.parameters(), head: 0.0, total, tied: false };
+    }
+    if run.optimizer.value == Optimizer::Badam {
+        // One block at a time: a layer, the embedding or the head.
+        let layer = inventory.largest_layer() as f64;
+        let largest = layer.max(inventory.embedding() as f64).max(inventory.head() as f64);
+        return Groups { layers: layer, head: 0.0, total: largest, tied: false };
     }
     let layers = inventory.in_layers() as f64;
     if run.method.value == Method::Freeze {
@@ -280,6 +289,7 @@ fn trained(
             rows_and_columns: adapters.rows_and_columns(),
             matrices: adapters.parameters(),
             wide: 0.0,
+            rank: None,
         };
     }
     let share = if run.method.value == Method::Freeze {
@@ -306,6 +316,7 @@ fn trained(
         } else {
             0.0
         },
+        rank: run.optimizer_rank.as_ref().map(|rank| rank.value as f64),
     }
 }
 
@@ -321,7 +332,7 @@ fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters
         capped: shape.architecture.family == Family::Gemma2,
         keep_logits: run.keep_logits.value && run.loss.value != Loss::Fused,
         compiled: run.compile.value,
-        target: shape.architecture.encoder_layers > 0,
+        target: shape.architecture.encoder_layers > 0 || beside::answers_only(run),
         chunks_upcast: run.model_code.value != ModelCode::Litgpt,
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Trained {
     pub(crate) matrices: f64,
     /// Parameters of embeddings whose states an 8-bit optimizer keeps in 32 bits.
     pub(crate) wide: f64,
+    /// Rank of a low-rank optimizer, where the run says so.
+    pub(crate) rank: Option<f64>,
 }
 
 /// What it keeps and what its step needs, in bytes.
@@ -154,7 +156,21 @@ pub(crate) fn optimizer(
             doubt: 0.1,
             ..OptimizerMemory::default()
         },
-        Optimizer::Galore | Optimizer::Galore8bit => galore(optimizer, p, state),
+        Optimizer::Galore | Optimizer::Galore8bit | Optimizer::Apollo => galore(optimizer, p, state),
+        // A first moment of every value; of second moments one a head, row or matrix.
+        Optimizer::AdamMini => OptimizerMemory {
+            step: 2.0 * state * p.largest,
+            step_formula: format!("2·{state}·largest tensor"),
+            source: "adam-mini: a first moment, and a second one a block; not traced",
+            doubt: 0.1,
+            ..moments(1.0)
+        },
+        // The trained parameters are those of one block.
+        Optimizer::Badam => OptimizerMemory {
+            source: "BAdam: fp32 moments of the block that is trained; not traced",
+            doubt: 0.1,
+            ..adam(wide(2.0, TORCH), implementation, p, weight, 4.0)
+        },
         Optimizer::Other => return None,
     })
 }
@@ -210,12 +226,17 @@ fn foreach_or_single(
 fn galore(optimizer: Optimizer, p: &Trained, state: f64) -> OptimizerMemory {
     let moment = if optimizer == Optimizer::Galore8bit { 1.0 + BLOCK_SCALE } else { state };
     let sides = p.rows_and_columns / 2.0;
+    let rank = p.rank.unwrap_or(GALORE_RANK);
     OptimizerMemory {
-        state: GALORE_RANK * sides * (state + 2.0 * moment) + 2.0 * moment * (p.parameters - p.matrices),
-        formula: "r·side·(projector + 2 moments), r = 128".into(),
+        state: rank * sides * (state + 2.0 * moment) + 2.0 * moment * (p.parameters - p.matrices),
+        formula: format!("r·side·(projector + 2 moments), r = {rank}"),
         step: 8.0 * p.largest,
         step_formula: "8·largest tensor (singular vectors)".into(),
-        source: "galore-torch with transformers' default rank 128; not traced",
+        source: if optimizer == Optimizer::Apollo {
+            "apollo-torch: a projector and two moments in its rank, as GaLore; not traced"
+        } else {
+            "galore-torch with transformers' default rank 128; not traced"
+        },
         doubt: 0.25,
         ..OptimizerMemory::default()
     }

@@ -12,6 +12,7 @@
 
 use super::activations::split_layers;
 use super::adapters::Adapters;
+use super::beside;
 use super::data_parallel::{self, Strategy, bucket_views};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
@@ -57,6 +58,7 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
     }
     inputs(plan, &mut lines);
     reference(plan, rank, &mut lines);
+    beside::lines(plan, rank, &mut lines);
     saved(plan, rank, &mut lines);
     loss(plan, &mut lines);
     layer_backward(plan, &mut lines);
@@ -121,7 +123,7 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
     let rest = if quantised.is_some() && run.prepare_kbit.value { 4.0 } else { stored };
     lines.product(
         always("frozen weights", &[Driver::Model, Driver::Weights], dtype),
-        &[("bytes", rest), ("P_frozen", all - part)],
+        &[("bytes", rest), ("P_frozen", (all - part - beside::experts_on_host(plan)).max(0.0))],
     );
     lines.product(
         always(
@@ -340,7 +342,7 @@ fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
 }
 
 /// What the layers and the body keep for backward.
-fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+pub(crate) fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let activations = &plan.activations;
     let symbols = &plan.shape.symbols;
     let encoder_layers = plan.shape.architecture.encoder_layers as f64;

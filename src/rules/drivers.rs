@@ -175,6 +175,8 @@ fn setting(driver: Driver) -> Option<&'static str> {
         Driver::Kernels => "kernels",
         Driver::Loss => "loss",
         Driver::ReferenceModel => "reference_model",
+        Driver::Companions => "companions",
+        Driver::Rollout => "rollout.generator",
         Driver::EvalBatchSize => "eval_batch_size",
         Driver::DataParallel => "data_parallel",
         Driver::Gpus => "gpus",

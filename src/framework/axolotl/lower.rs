@@ -2,6 +2,7 @@
 
 use super::RELEASE;
 use super::adapter;
+use super::rollout;
 use super::sharding;
 use crate::framework::baseline::{count, first, plain};
 use crate::framework::lowering::here;
@@ -262,19 +263,25 @@ fn task(cx: &Lowering<'_>, run: &mut TrainingRun) {
     let method = cx.written("rl", text);
     if let Some(rl) = method {
         let adapter = run.lora.is_some();
-        // train.py, `setup_reference_model`: an adapter's base is its own reference; ORPO has
-        // none; every other method loads the model a second time.
-        if !adapter && rl.value != "orpo" {
-            let beta = cx.root.path("trl.beta").and_then(|v| v.to_float()).unwrap_or(0.0);
-            let rollout = matches!(rl.value.as_str(), "grpo" | "gdpo" | "ebft");
-            if !rollout || beta != 0.0 {
-                run.reference_model = rl.clone().map(|_| ReferenceModel::Resident);
+        match rl.value.as_str() {
+            "grpo" | "gdpo" => {
+                run.task = rl.map(|_| Task::Rollout);
+                rollout::lower(cx, run);
+            }
+            "ebft" => {
+                run.task = rl.map(|_| Task::Rollout);
+                rollout::features(cx, run);
+            }
+            name => {
+                // train.py, `setup_reference_model`: an adapter's base is its own reference; ORPO
+                // and SimPO have none; every other method loads the model a second time.
+                if !adapter && !matches!(name, "orpo" | "simpo") {
+                    run.reference_model = rl.clone().map(|_| ReferenceModel::Resident);
+                }
+                // KTO learns from single answers, not from pairs.
+                run.task = rl.map(|name| if name == "kto" { Task::CausalLm } else { Task::Preference });
             }
         }
-        run.task = rl.map(|name| match name.as_str() {
-            "grpo" | "gdpo" | "ebft" => Task::Rollout,
-            _ => Task::Preference,
-        });
         return;
     }
     if let Some(on) = cx.written("reward_model", flag).filter(|on| on.value) {

@@ -4,6 +4,7 @@
 //! Facts: `hparams/*_args.py`, `hparams/parser.py`, `model/adapter.py`,
 //! `model/model_utils/{checkpointing,quantization,liger_kernel}.py` at commit ff6d4d1.
 
+mod extras;
 mod v1;
 
 pub use v1::LlamaFactoryV1;
@@ -15,7 +16,7 @@ use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode,
-    Optimizer, OptimizerImplementation, Quantization, ReferenceModel, Setting, Task, TrainingRun,
+    Quantization, ReferenceModel, Setting, Task, TrainingRun,
 };
 
 /// LLaMA-Factory.
@@ -115,8 +116,8 @@ impl Framework for LlamaFactory {
         precision(cx, &mut run, defaults);
         task(cx, &mut run, by);
         activations(cx, &mut run, by);
-        optimizer(cx, &mut run);
-        not_modelled(cx);
+        extras::optimizer(cx, &mut run, by);
+        extras::bounded(cx, &mut run);
         if let Some(workers) = cx.written("ray_num_workers", count) {
             run.parallelism.gpus = Some(workers);
         }
@@ -141,24 +142,33 @@ fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         "freeze" => {
             let layers = |v: Value<'_>| v.to_int().map(i64::unsigned_abs).filter(|n| *n > 0);
             run.trainable_layers = Some(cx.or_default("freeze_trainable_layers", layers, 2, by));
+            // A negative count is of the first layers; LLaMA Pro trains the blocks it inserted.
+            let first =
+                cx.root.get("freeze_trainable_layers").and_then(|v| v.to_int()).is_some_and(|n| n < 0);
+            let pro = cx.root.get("use_llama_pro").and_then(flag) == Some(true);
+            run.beside.spread_layers = first || pro;
         }
-        "oft" => cx.missing(
-            "method",
-            "orthogonal fine-tuning (OFT) is not modelled; use `lora`, `freeze` or `full` for an estimate",
-            kind.origin.location(),
-        ),
+        "oft" => {
+            run.lora = Some(Lora {
+                targets: cx.or_default("oft_target", lora_targets, LoraTargets::LinearModules, by),
+                ..lora(cx, by)
+            });
+            run.beside.orthogonal_block = Some(cx.or_default("oft_block_size", count, 32, by));
+        }
         _ => run.lora = Some(lora(cx, by)),
     }
 }
 
+/// `find_all_linear_modules` lists the linear layers for `all`.
+fn lora_targets(value: Value<'_>) -> Option<LoraTargets> {
+    let list = names(value)?;
+    Some(if list == ["all"] { LoraTargets::LinearModules } else { LoraTargets::Modules(list) })
+}
+
 fn lora(cx: &Lowering<'_>, by: &str) -> Lora {
-    let targets = |v: Value<'_>| {
-        let list = names(v)?;
-        Some(if list == ["all"] { LoraTargets::LinearModules } else { LoraTargets::Modules(list) })
-    };
     Lora {
         rank: cx.or_default("lora_rank", count, 8, by),
-        targets: cx.or_default("lora_target", targets, LoraTargets::LinearModules, by),
+        targets: cx.or_default("lora_target", lora_targets, LoraTargets::LinearModules, by),
         dropout: cx.or_default("lora_dropout", |v| v.to_float(), 0.0, by),
         // PEFT's own default, and `init_adapter` casts trained parameters to fp32 besides.
         dtype: Setting::default_of(Dtype::Fp32, by),
@@ -240,11 +250,7 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         Setting::default_of(ReferenceModel::None, by)
     };
     if stage.value == "ppo" {
-        cx.missing(
-            "task",
-            "PPO generates text during training and keeps a reward model; that is not modelled yet",
-            stage.origin.location(),
-        );
+        extras::ppo(cx, run, by);
     }
     // `require_logits`: every stage but these two needs them, and Liger then only fuses the
     // cross-entropy itself.
@@ -280,58 +286,4 @@ fn activations(cx: &Lowering<'_>, run: &mut TrainingRun, by: &str) {
         })
     };
     run.attention = cx.or_default("flash_attn", kind, Attention::Sdpa, by);
-}
-
-/// Optimizers that LLaMA-Factory builds itself.
-fn optimizer(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
-    if let Some(on) = cx.written("use_galore", flag).filter(|on| on.value) {
-        run.optimizer = on.map(|_| Optimizer::Galore);
-        let layerwise = cx.written("galore_layerwise", flag).filter(|on| on.value);
-        run.optimizer_implementation = match layerwise {
-            Some(on) => on.map(|_| OptimizerImplementation::InBackward),
-            None => Setting::default_of(OptimizerImplementation::ForLoop, RELEASE),
-        };
-    }
-    if let Some(on) = cx.written("use_muon", flag).filter(|on| on.value) {
-        run.optimizer = on.map(|_| Optimizer::Muon);
-    }
-    for (key, name) in [("use_apollo", "APOLLO"), ("use_badam", "BAdam"), ("use_adam_mini", "Adam-mini")] {
-        if let Some(on) = cx.written(key, flag).filter(|on| on.value) {
-            let location = on.origin.location();
-            run.optimizer = on.map(|_| Optimizer::Other);
-            cx.missing("optimizer", format!("what {name} keeps per parameter is not modelled"), location);
-        }
-    }
-}
-
-/// Ways of training that keep other tensors than those the estimate knows.
-fn not_modelled(cx: &mut Lowering<'_>) {
-    let flags = [
-        ("use_unsloth", "Unsloth's own kernels decide what is saved for backward; that is not modelled"),
-        ("use_kt", "KTransformers computes experts on the CPU; that is not modelled"),
-        ("fp8", "fp8 training is not modelled"),
-        ("use_llama_pro", "LLaMA Pro trains inserted blocks only; that is not modelled"),
-        ("use_hyper_parallel", "HyperParallel's sharding is not modelled"),
-    ];
-    for (key, why) in flags {
-        if let Some(on) = cx.written(key, flag).filter(|on| on.value) {
-            cx.missing(key, why, on.origin.location());
-        }
-    }
-    if let Some(value) = cx.root.get("mixture_of_depths").filter(|v| !v.is_null()) {
-        cx.missing("model", "mixture of depths is not modelled", Some(super::lowering::here(value)));
-    }
-    let megatron = [
-        "tensor_model_parallel_size",
-        "pipeline_model_parallel_size",
-        "expert_model_parallel_size",
-        "recompute_granularity",
-    ];
-    if let Some(value) = megatron.iter().find_map(|key| cx.root.get(key)).filter(|v| !v.is_null()) {
-        cx.missing(
-            "parallelism",
-            "with Megatron's keys the run goes through Megatron (USE_MCA=1), which is not modelled for these files",
-            Some(super::lowering::here(value)),
-        );
-    }
 }

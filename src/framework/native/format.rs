@@ -115,6 +115,9 @@ pub struct Training {
     pub optimizer: Option<Optimizer>,
     /// What its states are stored in. Default: the trained weights' dtype.
     pub optimizer_state: Option<Dtype>,
+    /// Rank of GaLore's and APOLLO's projection (default: transformers' 128).
+    #[serde(default)]
+    pub optimizer_rank: Option<u64>,
     /// How its step runs. Default: foreach, as PyTorch does on CUDA.
     pub optimizer_implementation: Option<OptimizerImplementation>,
     /// Sequences a GPU takes in one forward. Default: 1.

@@ -9,9 +9,9 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss,
-    Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule,
-    Quantization, ReferenceModel, Setting, Task, TrainingRun, ZeroBuffers,
+    Attention, Batching, Beside, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets,
+    Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism,
+    PipelineSchedule, Quantization, ReferenceModel, Setting, Task, TrainingRun, ZeroBuffers,
 };
 use crate::settings::BudgetTable;
 use crate::source::Span;
@@ -133,6 +133,7 @@ impl Framework for Native {
             gradients: or(cx, "training.gradients", trained),
             weights,
             optimizer: or(cx, "training.optimizer", Optimizer::Adamw),
+            optimizer_rank: cx.written("training.optimizer_rank", positive),
             optimizer_state,
             optimizer_implementation: or(
                 cx,
@@ -162,6 +163,7 @@ impl Framework for Native {
             reference_model: or(cx, "training.reference_model", ReferenceModel::None),
             compile: or(cx, "training.compile", false),
             eval_batch_size: cx.written("training.eval_batch_size", positive),
+            beside: Beside::default(),
             parallelism,
             unknown: Vec::new(),
         })

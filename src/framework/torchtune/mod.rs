@@ -1,6 +1,7 @@
 //! torchtune's recipe files: YAML read by OmegaConf, every object named by `_component_`.
 //! The file does not say which recipe reads it, nor on how many GPUs: see [`launch`].
 
+mod beside;
 pub mod launch;
 
 use self::launch::Launch;
@@ -106,10 +107,13 @@ fn component<'a>(cx: &Lowering<'a>, section: &str) -> Option<(Value<'a>, &'a str
     Some((value, value.as_str()?))
 }
 
-/// The builder's table and its model. `lora_` and `qlora_` builders make the same model.
+/// The trained model's builder and what it makes.
 fn model<'a>(cx: &Lowering<'a>) -> Option<(Value<'a>, Setting<ModelRef>)> {
-    let section =
-        ["model", "policy_model", "training.model"].into_iter().find(|s| component(cx, s).is_some())?;
+    ["model", "policy_model", "training.model"].iter().find_map(|section| model_of(cx, section))
+}
+
+/// A builder's table and its model. `lora_` and `qlora_` builders make the same model.
+fn model_of<'a>(cx: &Lowering<'a>, section: &str) -> Option<(Value<'a>, Setting<ModelRef>)> {
     let (place, name) = component(cx, section)?;
     let table = cx.root.path(section)?;
     let (module, builder) = name.rsplit_once('.')?;
@@ -239,7 +243,7 @@ fn attention_module(name: &str) -> String {
     if name == "output_proj" { "o_proj".into() } else { name.to_owned() }
 }
 
-/// What is learnt, and the loss; what needs a second model is said where it is not modelled.
+/// What is learnt, and the loss, with the models that it needs.
 fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>) {
     let loss =
         component(cx, "loss").map(|(place, name)| (here(place), name.rsplit('.').next().unwrap_or(name)));
@@ -254,6 +258,7 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>) {
             run.task = Setting::written(Task::Preference, at);
         } else if name.contains("PPO") || name.contains("GRPO") {
             run.task = Setting::written(Task::Rollout, at);
+            beside::rollouts(cx, run, name.contains("PPO"));
         }
     }
     if run.task.value == Task::Preference
@@ -261,19 +266,8 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>) {
     {
         run.reference_model = Setting::written(ReferenceModel::Resident, here(reference));
     }
-    if let Some(teacher) = cx.root.get("teacher_model") {
-        cx.missing("teacher model", "knowledge distillation is not modelled", Some(here(teacher)));
-    }
-    if let Some(quantizer) = cx.root.get("quantizer") {
-        // The quantiser serves evaluation too; a `qat` recipe trains with it.
-        if launch.is_none_or(|launch| launch.recipe.starts_with("qat")) {
-            cx.missing(
-                "fake quantisation",
-                "the copies that quantisation-aware training makes are not modelled",
-                Some(here(quantizer)),
-            );
-        }
-    }
+    beside::teacher(cx, run);
+    beside::fake_quantization(cx, run, launch);
 }
 
 fn optimizer(cx: &Lowering<'_>, run: &mut TrainingRun) {

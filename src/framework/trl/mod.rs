@@ -8,7 +8,7 @@ mod release;
 
 use super::baseline::{count, first, plain};
 use super::training_arguments::{self as hf, Defaults, flag, names, text};
-use super::{Framework, Kind, Lowering, UnknownKeys, accelerate};
+use super::{Framework, Kind, Lowering, UnknownKeys, accelerate, rollout};
 use crate::change::Change;
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
@@ -30,8 +30,10 @@ pub const TRL: Trl = Trl { scripts: false };
 pub const SCRIPTS: Trl = Trl { scripts: true };
 
 /// Keys that say which of TRL's trainers reads the file.
-const ROLLOUT: &[&str] =
-    &["num_generations", "max_completion_length", "reward_funcs", "num_ppo_epochs", "response_length"];
+const ROLLOUT: &[&str] = &["num_generations", "max_completion_length", "reward_funcs"];
+
+/// Keys that only the PPO trainer has.
+const PPO: &[&str] = &["num_ppo_epochs", "response_length", "local_rollout_forward_batch_size"];
 
 impl Framework for Trl {
     fn name(&self) -> &'static str {
@@ -109,7 +111,11 @@ impl Framework for Trl {
         batching(cx, &mut run, task.value, by);
         loss(cx, &mut run, &release, task.value);
         reference(cx, &mut run, &release, task.value);
+        let rollout = task.value == Trainer::Rollout;
         run.task = task.map(Trainer::task);
+        if rollout {
+            rollout::lower(cx, &mut run, release.rollout());
+        }
         distribution(cx, &mut run, defaults);
         Some(run)
     }
@@ -142,14 +148,17 @@ fn trainer(cx: &mut Lowering<'_>) -> Setting<Trainer> {
     let keyed = |value: Value<'_>, trainer: Trainer| {
         Setting::written(trainer, crate::source::Location::primary(value.key_span()))
     };
-    if let Some(value) = has(ROLLOUT) {
+    if let Some(value) = has(PPO) {
         let setting = keyed(value, Trainer::Rollout);
         cx.missing(
             "task",
-            "this trainer generates text during training; the memory of generation is not modelled yet",
+            "PPO keeps a policy, a reference, a value and a reward model, which this file does not all name",
             setting.origin.location(),
         );
         return setting;
+    }
+    if let Some(value) = has(ROLLOUT) {
+        return keyed(value, Trainer::Rollout);
     }
     if let Some(value) = has(&["desirable_weight", "undesirable_weight"]) {
         return keyed(value, Trainer::Kto);
@@ -213,9 +222,7 @@ fn sequence_length(cx: &mut Lowering<'_>, release: &Release, trainer: Trainer) -
         "max_source_length",
     ];
     if trainer == Trainer::Rollout {
-        let prompt = cx.or_default("max_prompt_length", count, 512, &release.by);
-        let completion = cx.or_default("max_completion_length", count, 512, &release.by);
-        return prompt.map(|n| n.saturating_add(completion.value));
+        return rollout_length(cx, release);
     }
     if let Some(length) = first(cx, &keys, count) {
         return length;
@@ -227,6 +234,25 @@ fn sequence_length(cx: &mut Lowering<'_>, release: &Release, trainer: Trainer) -
     }
     cx.missing("sequence length", "no key gives the length of a sequence", None);
     Setting::assumed(1024, "no key gives it")
+}
+
+/// A prompt and its answer. Prompts were cut until 0.25; since then vLLM's window is the only
+/// limit, if there is one.
+fn rollout_length(cx: &Lowering<'_>, release: &Release) -> Setting<u64> {
+    let completion = rollout::completion(cx, release.rollout());
+    let whole = |prompt: u64| prompt.saturating_add(completion.value);
+    if let Some(prompt) = cx.written("max_prompt_length", count) {
+        return prompt.map(whole);
+    }
+    let window = first(cx, &["vllm_max_model_length", "vllm_max_model_len"], count);
+    if let Some(window) = window.filter(|window| window.value > completion.value) {
+        return window;
+    }
+    if release.at_least(0, 26) {
+        let why = "nothing cuts prompts, so the longest decides: 512 tokens are taken beside the answer's";
+        return Setting::assumed(whole(rollout::PROMPT), why);
+    }
+    Setting::default_of(whole(rollout::PROMPT), &release.by)
 }
 
 /// Adapters, quantisation and precision.

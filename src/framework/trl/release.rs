@@ -2,6 +2,7 @@
 //! the newest release that still has every key of the file.
 
 use super::super::Lowering;
+use super::super::rollout::Facts;
 use crate::document::Value;
 
 /// The newest release whose keys and defaults are known.
@@ -94,6 +95,20 @@ impl Release {
                 fsdp2: false,
             },
             None => Release { number: (1, 16), by: NEWEST.into(), trl, fsdp2: true },
+        }
+    }
+
+    /// GRPO in this release.
+    pub(super) fn rollout(&self) -> Facts<'_> {
+        Facts {
+            by: &self.by,
+            prefix: "",
+            share: "vllm_gpu_memory_utilization",
+            beta: if self.at_least(0, 19) { 0.0 } else { 0.04 },
+            completion: if self.at_least(1, 10) { 512 } else { 256 },
+            server: !self.at_least(1, 0),
+            whole_step: self.at_least(0, 18),
+            liger_loss: self.at_least(0, 27),
         }
     }
 
