@@ -283,8 +283,9 @@ pub(crate) fn adapted(
     adapters: &Adapters,
 ) -> Result<Activations, String> {
     let label = label(run, adapters);
-    let found = Table::find(&format!("lora {} {label}", shape.family));
-    let table = found.ok_or_else(|| {
+    let name = format!("lora {} {label}", shape.family);
+    let with_attention = Table::find(&format!("{name} {}", attention_key(run)));
+    let table = with_attention.or_else(|| Table::find(&name)).ok_or_else(|| {
         format!("what a frozen {} layer keeps under adapters ({label}) is not traced yet", shape.family)
     })?;
     let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
@@ -314,7 +315,9 @@ pub(crate) fn adapted(
         litgpt(&mut activations, shape, four_bit, Some(adapters));
     }
     stacked_experts(run, shape, adapters, &mut activations, checkpointed);
-    attention_differs(run, shape, &mut activations, checkpointed);
+    if with_attention.is_none() {
+        attention_differs(run, shape, &mut activations, checkpointed);
+    }
     if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
         window_of_frozen(shape, &mut activations, checkpointed);
     }

@@ -216,9 +216,10 @@ fn parse_term(text: &str) -> Option<Term> {
     Some(Term { coefficient, symbols })
 }
 
-/// A coefficient: whole numbers without a point.
+/// A coefficient: whole numbers without a point, others to a ten-thousandth.
 fn number(value: f64) -> String {
-    if value.fract() == 0.0 { group(value as i64) } else { format!("{value}") }
+    let rounded = (value * 1e4).round() / 1e4;
+    if rounded.fract() == 0.0 { group(rounded as i64) } else { format!("{rounded}") }
 }
 
 /// A whole number with thousands separated: `8,030,261,248`.

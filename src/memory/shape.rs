@@ -219,7 +219,13 @@ impl<'a> Shape<'a> {
             Precision::HalfAutocast => &["amp16", "bf16"],
             other => &[other.key()],
         };
-        let attentions: &[&str] = if attention == "eager" { &["eager"] } else { &[attention, "eager"] };
+        // A model that has SDPA keeps the same for FlashAttention; one that has not runs eagerly
+        // where SDPA is asked for.
+        let attentions: &[&str] = match attention {
+            "eager" => &["eager"],
+            "flash" => &["flash", "sdpa", "eager"],
+            other => &[other, "eager"],
+        };
         for attention in attentions {
             for precision in precisions {
                 let key = format!("{} {precision} {attention}", self.family);
@@ -253,7 +259,8 @@ pub(crate) fn attention_key(run: &TrainingRun) -> &'static str {
         Attention::Eager => "eager",
         Attention::SdpaMath => "sdpa:math",
         Attention::Sdpa if run.batching.value == Batching::Padded => "sdpa+mask",
-        Attention::Sdpa | Attention::Flash | Attention::Flex => "sdpa",
+        Attention::Sdpa => "sdpa",
+        Attention::Flash | Attention::Flex => "flash",
     }
 }
 
