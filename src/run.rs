@@ -611,6 +611,9 @@ pub struct TrainingRun {
     pub prepare_kbit: Setting<bool>,
     /// Routed experts that are one tensor a projection are quantised as well.
     pub quantized_experts: Setting<bool>,
+    /// Kernels for routed experts that take adapters and 4-bit weights apart (ScatterMoE, SonicMoE):
+    /// no 16-bit matrix of a whole stack is kept for backward.
+    pub fused_experts: Setting<bool>,
     /// What weights are stored in.
     pub weights: Setting<Dtype>,
     /// What matrix products run in.
@@ -713,6 +716,9 @@ impl TrainingRun {
         );
         if self.quantized_experts.value {
             push!("quantized_experts" => self.quantized_experts);
+        }
+        if self.fused_experts.value {
+            push!("fused_experts" => self.fused_experts);
         }
         push!(
             "weights" => self.weights,

@@ -79,4 +79,8 @@ fn experts_in_16_bits_are_a_cause_of_the_interval_where_no_release_is_named() {
     let quantised = of(&format!("{AXOLOTL}quantize_moe_experts: true\n"));
     assert!(quantised.device.gib() < 35.0, "{}", quantised.device);
     assert!(!quantised.causes.iter().any(|cause| cause.what.contains("16 bits")));
+    // Without checkpointing the 16-bit copies of all layers stay, except under kernels that redo them.
+    let all = AXOLOTL.replace("gradient_checkpointing: true", "quantize_moe_experts: true");
+    let kernels = format!("{all}use_scattermoe: true\n");
+    assert!(of(&all).device.gib() > of(&kernels).device.gib() + 80.0);
 }

@@ -32,6 +32,7 @@ pub fn plain(
         quantization: of(Quantization::None, by),
         prepare_kbit: of(false, by),
         quantized_experts: of(false, by),
+        fused_experts: of(false, by),
         weights: of(Dtype::Fp32, by),
         compute: of(Dtype::Fp32, by),
         autocast: of(false, by),

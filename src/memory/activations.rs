@@ -349,6 +349,10 @@ fn stacked_experts(
     if kept.is_empty() {
         return;
     }
+    if run.fused_experts.value {
+        fused_experts(activations, kept);
+        return;
+    }
     activations.layer = activations.layer.clone().plus(&kept);
     let whole = if checkpointed { activations.layer.clone() } else { Sum::default() };
     if checkpointed {
@@ -358,6 +362,19 @@ fn stacked_experts(
         activations.transient =
             larger(activations.transient.clone(), whole.plus(&at_experts), &shape.symbols);
     }
+}
+
+/// Axolotl's ScatterMoE and SonicMoE kernels multiply with adapters apart and make 16-bit copies of
+/// 4-bit experts again in the backward: of `kept` only what grows with the tokens stays, and a stack
+/// is there while its layer runs.
+fn fused_experts(activations: &mut Activations, kept: Sum) {
+    let by_token = |symbols: &[Symbol]| !symbols.contains(&Symbol::Tokens);
+    let tokens = kept.clone().without(by_token);
+    let stack = kept.plus(&tokens.clone().times(-1.0));
+    activations.layer = activations.layer.clone().plus(&tokens);
+    // Two of the three projections are one tensor.
+    activations.transient = activations.transient.clone().plus(&tokens).plus(&stack.times(2.0 / 3.0));
+    activations.doubt = Some((0.3, "kernels for experts that are not traced"));
 }
 
 /// The frozen tables are traced with fused attention. Another attention changes a frozen layer by

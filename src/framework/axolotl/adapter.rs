@@ -35,12 +35,21 @@ pub(super) fn lower(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
     // Norms, embeddings and head go to fp32 for a moment and back (`should_convert`).
     run.prepare_kbit = Setting::default_of(false, RELEASE);
     run.quantized_experts = cx.or_default("quantize_moe_experts", flag, false, RELEASE);
+    run.fused_experts = fused_experts(cx);
     let adapters = lora(cx, run);
     // A gradient and its Adam states have the dtype of the parameter: the adapters', not the
     // frozen base's.
     run.gradients = adapters.dtype.clone();
     run.optimizer_state = adapters.dtype.clone();
     run.lora = Some(adapters);
+}
+
+/// integrations/kernels/args.py: ScatterMoE and SonicMoE, by flag or by `expert_backend`.
+fn fused_experts(cx: &Lowering<'_>) -> Setting<bool> {
+    let backend = cx.written("expert_backend", text);
+    let named = backend.filter(|name| matches!(name.value.as_str(), "scattermoe" | "sonicmoe"));
+    let flags = ["use_scattermoe", "use_sonicmoe"].into_iter().find_map(|key| cx.written(key, flag));
+    named.map(|name| name.map(|_| true)).or(flags).unwrap_or_else(|| Setting::default_of(false, RELEASE))
 }
 
 fn lora(cx: &mut Lowering<'_>, run: &TrainingRun) -> Lora {

@@ -100,6 +100,8 @@ pub struct Training {
     /// Routed experts that are one tensor a projection are quantised as well. Default: false, as
     /// bitsandbytes leaves them alone under transformers 5.
     pub quantized_experts: Option<bool>,
+    /// Kernels for routed experts that keep no 16-bit copy of a stack (ScatterMoE, SonicMoE). Default: false.
+    pub fused_experts: Option<bool>,
     /// What weights are stored in. Default: bf16.
     pub weights: Option<Dtype>,
     /// What matrix products run in; other than `weights`: under autocast. Default: the weights' dtype.

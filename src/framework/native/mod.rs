@@ -127,6 +127,7 @@ impl Framework for Native {
             quantization: or(cx, "training.quantization", base_quantization),
             prepare_kbit: or(cx, "training.prepare_kbit", false),
             quantized_experts: or(cx, "training.quantized_experts", false),
+            fused_experts: or(cx, "training.fused_experts", false),
             compute,
             autocast,
             master_weights: or(cx, "training.master_weights", false),
