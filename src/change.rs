@@ -1,11 +1,35 @@
 //! Changes that people make to a run so that it fits: what each does to the neutral
 //! description, what it costs, and whether training itself stays the same.
 
+use serde_json::Value as Json;
+
 use crate::finding::Safety;
 use crate::run::{
-    Checkpointing, DataParallel, Dtype, Kernels, Lora, LoraTargets, Loss, Method, Offload, Optimizer,
-    Quantization, Setting, TrainingRun, ZeroBuffers,
+    Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss, Method, Offload,
+    Optimizer, Quantization, Setting, TrainingRun, ZeroBuffers,
 };
+
+/// Rank of the adapters that are suggested: TRL's and Unsloth's default, and Axolotl's examples'.
+pub const RANK: u64 = 16;
+
+/// One thing to do to carry out a [`Change`] in a framework.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Give a key (dotted) a value. A list: it must hold at least these.
+    Set(String, Json),
+    /// Something outside the file, as an instruction.
+    ByHand(String),
+}
+
+/// Steps that set keys of the file.
+pub fn set<const N: usize>(pairs: [(&str, Json); N]) -> Option<Vec<Step>> {
+    Some(pairs.into_iter().map(|(key, value)| Step::Set(key.to_owned(), value)).collect())
+}
+
+/// A step outside the file.
+pub fn by_hand(instruction: impl Into<String>) -> Option<Vec<Step>> {
+    Some(vec![Step::ByHand(instruction.into())])
+}
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,6 +43,8 @@ pub enum Change {
     },
     /// Every layer is recomputed in the backward.
     Checkpoint,
+    /// Logits and loss in this many pieces of the sequence.
+    ChunkLoss(u32),
     /// The loss is fused with the head's matrix product.
     FuseLoss,
     /// Fused kernels for norms, rotary and gated MLPs, fused loss included (Liger).
@@ -31,6 +57,8 @@ pub enum Change {
     Shard(DataParallel),
     /// Optimizer states in the host's memory.
     OffloadOptimizer,
+    /// Optimizer states and weights in the host's memory; weights come over layer by layer.
+    OffloadAll,
     /// Adapters instead of full training.
     Lora,
     /// Adapters over 4-bit weights.
@@ -51,6 +79,7 @@ impl Change {
         match self {
             Change::FuseLoss => 1,
             Change::Liger => 1,
+            Change::ChunkLoss(_) => 1,
             Change::MicroBatch { .. } => 2,
             Change::Shard(DataParallel::Zero1) => 2,
             Change::Shard(DataParallel::Zero2) => 3,
@@ -59,6 +88,7 @@ impl Change {
             Change::Optimizer8bit => 8,
             Change::PagedOptimizer8bit => 10,
             Change::OffloadOptimizer => 14,
+            Change::OffloadAll => 18,
             Change::Gpus(_) => 20,
             Change::SequenceLength(_) => 24,
             Change::Lora => 30,
@@ -72,10 +102,10 @@ impl Change {
         match self {
             Change::MicroBatch { .. } => "micro batch",
             Change::Checkpoint => "checkpointing",
-            Change::FuseLoss | Change::Liger => "loss",
+            Change::FuseLoss | Change::Liger | Change::ChunkLoss(_) => "loss",
             Change::Optimizer8bit | Change::PagedOptimizer8bit => "optimizer",
             Change::Shard(_) => "sharding",
-            Change::OffloadOptimizer => "offload",
+            Change::OffloadOptimizer | Change::OffloadAll => "offload",
             Change::Lora | Change::Qlora => "method",
             Change::SequenceLength(_) => "sequence length",
             Change::Gpus(_) => "gpus",
@@ -89,8 +119,10 @@ impl Change {
             | Change::Checkpoint
             | Change::FuseLoss
             | Change::Liger
+            | Change::ChunkLoss(_)
             | Change::Shard(_)
-            | Change::OffloadOptimizer => Safety::Safe,
+            | Change::OffloadOptimizer
+            | Change::OffloadAll => Safety::Safe,
             Change::Optimizer8bit
             | Change::PagedOptimizer8bit
             | Change::Lora
@@ -104,10 +136,11 @@ impl Change {
     pub fn describe(self) -> String {
         match self {
             Change::MicroBatch { size, accumulation } => {
-                format!("micro batch {size} with {accumulation} accumulation steps (same global batch)")
+                format!("micro batch {size} with {accumulation} accumulation steps")
             }
             Change::Checkpoint => "activation checkpointing".into(),
-            Change::FuseLoss => "a fused loss, so that full logits never exist".into(),
+            Change::ChunkLoss(chunks) => format!("the loss in {chunks} chunks"),
+            Change::FuseLoss => "a fused loss".into(),
             Change::Liger => "Liger kernels, fused loss included".into(),
             Change::Optimizer8bit => "8-bit optimizer states".into(),
             Change::PagedOptimizer8bit => "paged 8-bit optimizer states".into(),
@@ -116,7 +149,8 @@ impl Change {
             Change::Shard(DataParallel::Zero3) => "ZeRO stage 3".into(),
             Change::Shard(_) => "FSDP".into(),
             Change::OffloadOptimizer => "optimizer states offloaded to the host".into(),
-            Change::Lora => "LoRA (rank 16, all linear layers) instead of full training".into(),
+            Change::OffloadAll => "weights and optimizer states offloaded to the host".into(),
+            Change::Lora => format!("LoRA of rank {RANK}"),
             Change::Qlora => "QLoRA (4-bit base weights)".into(),
             Change::SequenceLength(length) => format!("sequences of {length} tokens"),
             Change::Gpus(gpus) => format!("{gpus} GPUs"),
@@ -146,6 +180,12 @@ impl Change {
                 }
                 run.loss.value = Loss::Fused;
             }
+            Change::ChunkLoss(chunks) => {
+                if matches!(run.loss.value, Loss::Fused | Loss::Chunked { .. }) {
+                    return None;
+                }
+                run.loss.value = Loss::Chunked { chunked: chunks };
+            }
             Change::Liger => {
                 if run.kernels.value == Kernels::Liger {
                     return None;
@@ -167,7 +207,16 @@ impl Change {
                     return None;
                 }
                 run.parallelism.data_parallel.value = stage;
-                run.parallelism.zero.get_or_insert_with(stock_buffers);
+                if stage == DataParallel::Fsdp {
+                    let reduce = Setting::assumed(run.compute.value, "suggested");
+                    run.parallelism.fsdp.get_or_insert_with(|| FsdpOptions {
+                        version: Setting::assumed(2, "suggested"),
+                        reshard_after_forward: Setting::assumed(true, "suggested"),
+                        reduce,
+                    });
+                } else {
+                    run.parallelism.zero.get_or_insert_with(stock_buffers);
+                }
             }
             Change::OffloadOptimizer => {
                 let zero = matches!(
@@ -178,6 +227,17 @@ impl Change {
                     return None;
                 }
                 run.parallelism.offload_optimizer.value = Offload::Cpu;
+            }
+            Change::OffloadAll => {
+                let whole = matches!(
+                    run.parallelism.data_parallel.value,
+                    DataParallel::Zero3 | DataParallel::Fsdp | DataParallel::Hsdp
+                );
+                if !whole || run.parallelism.offload_parameters.value != Offload::None {
+                    return None;
+                }
+                run.parallelism.offload_optimizer.value = Offload::Cpu;
+                run.parallelism.offload_parameters.value = Offload::Cpu;
             }
             Change::Lora => {
                 if run.method.value != Method::Full {
@@ -203,7 +263,19 @@ impl Change {
                 if gpus <= now.value {
                     return None;
                 }
+                let factor = gpus / now.value.max(1);
                 now.value = gpus;
+                // A group that spans all ranks grows with them; HSDP's stays within a machine.
+                if run.parallelism.data_parallel.value == DataParallel::Fsdp
+                    && let Some(group) = &mut run.parallelism.shard_group
+                {
+                    group.value = group.value.saturating_mul(factor);
+                }
+                // The same global batch, where it divides.
+                let steps = &mut run.gradient_accumulation_steps.value;
+                if factor > 0 && steps.is_multiple_of(factor) {
+                    *steps /= factor;
+                }
             }
         }
         Some(run)
@@ -217,7 +289,7 @@ fn adapt(run: &mut TrainingRun, method: Method) {
     run.gradients.value = Dtype::Fp32;
     run.optimizer_state.value = Dtype::Fp32;
     run.lora.get_or_insert_with(|| Lora {
-        rank: Setting::assumed(16, said("suggested")),
+        rank: Setting::assumed(RANK, said("suggested")),
         targets: Setting::assumed(LoraTargets::AllLinear, said("suggested")),
         dropout: Setting::assumed(0.0, said("suggested")),
         dtype: Setting::assumed(Dtype::Fp32, said("PEFT stores adapters in fp32")),

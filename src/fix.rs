@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use crate::change::Change;
+use crate::change::Step;
 use crate::document::set::set_key;
 use crate::document::{Document, Syntax, Value};
 use crate::finding::{Edit, Finding, Safety};
-use crate::framework::Framework;
-use crate::run::TrainingRun;
 use crate::source::{Source, SourceId};
 
 /// Applies edits from the end of the text to its start. `None`: two of them overlap, or one is
@@ -55,29 +53,36 @@ pub fn collect(findings: &[Finding], with_unsafe: bool) -> Vec<Edit> {
     taken
 }
 
-/// The edits that carry out changes in the framework's own keys. `None`: one of them cannot be
-/// said in this file, or its key cannot be set safely.
-pub fn edits(
-    framework: &dyn Framework,
-    source: &Source,
-    root: Value<'_>,
-    run: &TrainingRun,
-    changes: &[Change],
-) -> Option<Vec<Edit>> {
+/// The edits that carry out steps in the file. `None`: a key cannot be set safely.
+pub fn edits(source: &Source, root: Value<'_>, steps: &[Step]) -> Option<Vec<Edit>> {
     let mut edits: Vec<Edit> = Vec::new();
-    for change in changes {
-        for (key, value) in framework.assignments(*change, run)? {
-            let edit = set_key(source, root, &key, &value)?;
-            match edits.iter_mut().find(|e| e.location == edit.location) {
-                // Two new keys at the end of one mapping: one insertion of both lines.
-                Some(same) if edit.location.span.is_empty() => same.replacement.push_str(&edit.replacement),
-                // A later change says the same key again (Liger sets the loss too).
-                Some(same) => *same = edit,
-                None => edits.push(edit),
+    for step in steps {
+        let Step::Set(key, value) = step else { continue };
+        let edit = set_key(source, root, key, value)?;
+        match edits.iter_mut().find(|e| e.location == edit.location) {
+            _ if edit.location.span.is_empty() && edit.replacement.is_empty() => {}
+            // Two new keys at the end of one mapping: one insertion of both lines.
+            Some(same) if edit.location.span.is_empty() => {
+                same.replacement.push_str(without_parents(&edit.replacement, &same.replacement));
             }
+            // A later change says the same key again (Liger sets the loss too).
+            Some(same) => *same = edit,
+            None => edits.push(edit),
         }
     }
     Some(edits)
+}
+
+/// `added` without the lines of a new mapping that `before` has opened already.
+fn without_parents<'t>(added: &'t str, before: &str) -> &'t str {
+    let last_line = added.trim_end().rfind('\n').unwrap_or(0);
+    let (parents, key) = added.split_at(last_line);
+    if !parents.trim().is_empty() && before.contains(parents) {
+        // A block that ends its last line needs no break before the next.
+        if before.ends_with('\n') { key.trim_start_matches(['\r', '\n']) } else { key }
+    } else {
+        added
+    }
 }
 
 /// Writes a file in place. Never through a symbolic link: a pull request could point one at any
@@ -95,6 +100,7 @@ pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framework::Framework as _;
     use crate::source::{Location, Span};
 
     fn edit(start: usize, end: usize, text: &str) -> Edit {
@@ -109,6 +115,23 @@ mod tests {
         );
         assert_eq!(apply("a: 1\n", &[edit(0, 3, ""), edit(2, 4, "")]), None);
         assert_eq!(apply_verified("a.yaml", "a: 1\n", &[edit(3, 4, "[")]), None, "the result does not parse");
+    }
+
+    #[test]
+    fn new_keys_of_one_new_mapping_open_it_once() {
+        for (path, text, expected) in [
+            ("a.yaml", "x: 1\n", "x: 1\nf:\n  a: 1\n  b: 2\n"),
+            ("a.toml", "x = 1\n", "x = 1\n\n[f]\na = 1\nb = 2\n"),
+        ] {
+            let source = Source::new(path, text);
+            let syntax = Syntax::of_path(path).expect("known");
+            let document = Document::parse(&source, syntax);
+            let dialect = crate::framework::native::Native.dialect(syntax);
+            let root = document.root(dialect).expect("it parses");
+            let steps = [("f.a", 1), ("f.b", 2)].map(|(key, n)| Step::Set(key.into(), n.into()));
+            let edits = edits(&source, root, &steps).expect("both can be set");
+            assert_eq!(apply(text, &edits).as_deref(), Some(expected));
+        }
     }
 
     #[cfg(unix)]

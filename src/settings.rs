@@ -33,6 +33,27 @@ pub struct Budget {
     pub declared_in: String,
 }
 
+impl Budget {
+    /// `79.1 GiB of an H100-80GB`, or the amount and who allows it.
+    pub fn describe(&self) -> String {
+        match self.gpu {
+            Some(gpu) => format!("{} of {} {}", self.memory, article(gpu.name), gpu.name),
+            None => format!("{} that {} allows", self.memory, self.declared_in),
+        }
+    }
+}
+
+/// `an H100`, `a B200`: letters are spoken one by one.
+fn article(name: &str) -> &'static str {
+    let spoken_with_vowel = |c: char| "AEFHILMNORSX8".contains(c.to_ascii_uppercase());
+    let mut chars = name.chars();
+    let first = chars.next().unwrap_or(' ');
+    // A word (Titan, Gaudi) is spoken as one.
+    let word = chars.next().is_some_and(|c| c.is_ascii_lowercase());
+    let vowel = if word { "AEIOU".contains(first.to_ascii_uppercase()) } else { spoken_with_vowel(first) };
+    if vowel { "an" } else { "a" }
+}
+
 /// A budget as people write it, not yet looked up.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
@@ -380,6 +401,24 @@ impl SettingsTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn articles_follow_the_spoken_name() {
+        for (name, expected) in [
+            ("H100-80GB", "an"),
+            ("A100-40GB", "an"),
+            ("B200", "a"),
+            ("L40S", "an"),
+            ("RTX-4090", "an"),
+            ("Titan-RTX", "a"),
+            ("MI300X", "an"),
+            ("V100-32GB", "a"),
+            ("T4", "a"),
+            ("Gaudi2", "a"),
+        ] {
+            assert_eq!(article(name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn overrides_replace_levels_for_their_paths_only() {

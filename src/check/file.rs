@@ -1,5 +1,6 @@
 //! One file, from its bytes to its [`FileReport`]: the stages in their order.
 
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use crate::discover::Found;
 use crate::document::{Document, Syntax, Value, limits};
 use crate::finding::{Finding, Severity};
 use crate::framework::{self, Framework, Kind, Lowering, schema};
+use crate::memory::Estimate;
 use crate::memory::rule_of_thumb::rule_of_thumb;
-use crate::rules::{self, Checked};
+use crate::rules::{self, Checked, Rule};
 use crate::run::{Origin, Setting, TrainingRun, Unknown};
 use crate::settings::{FILE_NAME, Level, Settings};
 use crate::source::{Location, Source};
@@ -93,24 +95,76 @@ pub fn check_bytes(
 ) -> Option<FileReport> {
     let (source, document) = parse(shown, bytes, syntax, explicit)?;
     let subject = recognise(&source, &document, explicit, context)?;
-    let mut report = FileReport::empty(&source);
+    let mut findings = Vec::new();
+    let (mut report, model) = measure(&subject, context, &mut findings);
+    judge(&subject, model.as_ref(), &report, context, rules::ALL.iter(), &mut findings);
+    let settled = suppress::settle(findings, &document, &source);
+    report.suppressed = settled.suppressed;
+    report.findings = settle_findings(settled.kept, &subject.settings, context);
+    Some(report)
+}
+
+/// A file with other text in its place: what it would need, and whether it would be wrong.
+pub struct Rewrite<'a> {
+    shown: &'a str,
+    text: &'a str,
+    syntax: Syntax,
+    context: &'a Context,
+    /// The file's own mistakes.
+    known: OnceCell<Vec<Finding>>,
+}
+
+impl<'a> Rewrite<'a> {
+    /// A file as it is.
+    pub fn new(shown: &'a str, text: &'a str, syntax: Syntax, context: &'a Context) -> Rewrite<'a> {
+        Rewrite { shown, text, syntax, context, known: OnceCell::new() }
+    }
+
+    /// What it would need with this text; `None` where that has errors which the file has not.
+    pub fn estimate(&self, text: String) -> Option<Estimate> {
+        let (report, errors) = self.read(text)?;
+        let known = self.known.get_or_init(|| self.read(self.text.to_owned()).map_or_else(Vec::new, |r| r.1));
+        let same = |a: &Finding, b: &Finding| a.rule == b.rule && a.message == b.message;
+        let new = errors.iter().any(|error| !known.iter().any(|other| same(error, other)));
+        report.estimate.filter(|_| !new)
+    }
+
+    /// The rules of memory stay out: they look for changes themselves.
+    fn read(&self, text: String) -> Option<(FileReport, Vec<Finding>)> {
+        let (source, document) = parse(self.shown, text.into_bytes(), self.syntax, false)?;
+        let subject = recognise(&source, &document, false, self.context)?;
+        let mut findings = Vec::new();
+        let (report, model) = measure(&subject, self.context, &mut findings);
+        let others = rules::ALL.iter().filter(|rule| !rules::ABOUT_MEMORY.contains(&rule.info().name));
+        judge(&subject, model.as_ref(), &report, self.context, others, &mut findings);
+        findings.retain(|finding| finding.severity == Severity::Error);
+        Some((report, findings))
+    }
+}
+
+/// The budget, the run and its estimate.
+fn measure(
+    subject: &Subject<'_>,
+    context: &Context,
+    findings: &mut Vec<Finding>,
+) -> (FileReport, Option<Result<Resolved, NotFound>>) {
+    let mut report = FileReport::empty(subject.source);
     report.framework = subject.framework.map(|framework| framework.name());
     report.kind = subject.kind;
-    let mut findings = Vec::new();
     let budget = budget::declared_budget(
         subject.framework,
         subject.root,
-        suppress::inline_budget(&document, &source).0,
+        suppress::inline_budget(subject.document, subject.source).0,
         &subject.settings,
         context,
-        &mut findings,
+        findings,
     );
     report.budget = budget.resolved;
 
     let mut model = None;
     match subject.readable() {
         Some((framework, root)) if subject.kind == Kind::Run => {
-            model = lower(framework, root, &subject, budget.gpus, context, &mut report, &mut findings);
+            model = lower(framework, root, subject, budget.gpus, context, &mut report, findings);
         }
         None if subject.framework.is_some_and(|framework| !framework.supported()) => {
             report.unknown.push(Unknown {
@@ -125,12 +179,7 @@ pub fn check_bytes(
         _ => {}
     }
     report.verdict = Verdict::of(report.estimate.as_ref(), report.budget.as_ref());
-
-    judge(&subject, model.as_ref(), &report, &mut findings);
-    let settled = suppress::settle(findings, &document, &source);
-    report.suppressed = settled.suppressed;
-    report.findings = settle_findings(settled.kept, &subject.settings, context);
-    Some(report)
+    (report, model)
 }
 
 /// Text and tree. What is not UTF-8 is a finding only where somebody named the file.
@@ -254,12 +303,17 @@ fn judge(
     subject: &Subject<'_>,
     model: Option<&Result<Resolved, NotFound>>,
     report: &FileReport,
+    context: &Context,
+    rules: impl Iterator<Item = &'static &'static dyn Rule>,
     findings: &mut Vec<Finding>,
 ) {
     let mistakes = subject.readable().map_or_else(Vec::new, |(framework, root)| {
         let version = subject.settings.frameworks.get(framework.name()).map(String::as_str);
         schema::validate(framework, subject.kind, root, version)
     });
+    let source = subject.source;
+    let rewrite = Rewrite::new(&source.path, &source.text, subject.document.syntax, context);
+    let again = |text: String| rewrite.estimate(text);
     let checked = Checked {
         sources: &report.sources,
         document: subject.document,
@@ -275,8 +329,9 @@ fn judge(
         budget: report.budget.as_ref(),
         verdict: report.verdict,
         settings: &subject.settings,
+        again: &again,
     };
-    for rule in rules::ALL {
+    for rule in rules {
         rule.check(&checked, findings);
     }
 }

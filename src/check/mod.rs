@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-pub use self::file::check_bytes;
 use self::file::{Outcome, check_file};
+pub use self::file::{Rewrite, check_bytes};
 use crate::catalog::Architecture;
 use crate::catalog::models::Lookup;
 use crate::discover::Found;

@@ -50,12 +50,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<u8, Failure> {
         }
         ExplainFormat::Text => {
             let style = common::style(&args.output, io::stdout().is_terminal());
-            let mut text = Vec::new();
-            report::explain::write(&report, &style, args.ranks, &mut text)?;
-            if style.ascii {
-                text = report::words::without_signs(&String::from_utf8_lossy(&text)).into_bytes();
-            }
-            out.write_all(&text)?;
+            report::explain::write(&report, &style, args.ranks, &mut out)?;
         }
     }
     out.flush()?;

@@ -7,12 +7,17 @@ use crate::finding::Edit;
 use crate::source::{Location, Source, Span};
 
 /// The edit that gives the dotted `key` the `value`: replaces what is there, or adds a line at
-/// the end of the deepest mapping that is there. `None` where that cannot be done safely (block
-/// scalars, collections, flow mappings in YAML).
+/// the end of the deepest mapping that is there. A list is added to, so that it holds at least
+/// the items of `value`; an edit that changes nothing is empty. `None` where that cannot be done
+/// safely (block scalars, collections, flow mappings in YAML).
 pub fn set_key(source: &Source, root: Value<'_>, key: &str, value: &Json) -> Option<Edit> {
     let syntax = root.document().syntax;
     let edit =
         |span: Span, replacement: String| Some(Edit { location: Location::primary(span), replacement });
+    if let (Some(old), Json::Array(wanted)) = (root.path(key).filter(|old| !old.is_null()), value) {
+        let (at, text) = append(source, old, wanted)?;
+        return edit(Span::new(at, at), text);
+    }
     if let Some(old) = root.path(key) {
         let text = scalar_text(syntax, root.dialect(), value)?;
         return match old.style()? {
@@ -42,6 +47,37 @@ pub fn set_key(source: &Source, root: Value<'_>, key: &str, value: &Json) -> Opt
         Syntax::Toml => insert_toml(source, root, parent, parts.get(..depth)?, missing, value),
     }
     .and_then(|(at, text)| edit(Span::new(at, at), text))
+}
+
+/// What is missing of `wanted`, written after the last item of a list.
+fn append(source: &Source, list: Value<'_>, wanted: &[Json]) -> Option<(usize, String)> {
+    let text = &source.text;
+    let last = list.items().last()?;
+    let missing: Vec<&Json> = wanted
+        .iter()
+        .filter(|item| !list.items().any(|there| there.to_json().as_ref() == Some(*item)))
+        .collect();
+    let mut out = String::new();
+    if text.get(list.span().range())?.starts_with('[') {
+        for item in missing {
+            out.push_str(", ");
+            out.push_str(&scalar_text(list.document().syntax, list.dialect(), item)?);
+        }
+        return Some((last.span().end as usize, out));
+    }
+    let start = last.span().start as usize;
+    let indent = indent_of(text, start);
+    let line_start = text[..start].rfind('\n').map_or(0, |n| n + 1);
+    if list.document().syntax != Syntax::Yaml || text.get(line_start + indent.len()..start)?.trim() != "-" {
+        return None;
+    }
+    for item in missing {
+        out.push_str(line_break(text));
+        out.push_str(indent);
+        out.push_str("- ");
+        out.push_str(&scalar_text(Syntax::Yaml, list.dialect(), item)?);
+    }
+    Some((end_of_line(text, last.span().end as usize), out))
 }
 
 /// A scalar as the file's syntax writes it, so that its loader reads it back as it was.
@@ -107,8 +143,21 @@ fn insert_yaml(
         out.push_str(part);
         out.push(':');
     }
-    out.push(' ');
-    out.push_str(&scalar_text(Syntax::Yaml, parent.dialect(), value)?);
+    match value {
+        Json::Array(items) => {
+            for item in items {
+                out.push_str(newline);
+                out.push_str(indent);
+                out.push_str(&"  ".repeat(missing.len()));
+                out.push_str("- ");
+                out.push_str(&scalar_text(Syntax::Yaml, parent.dialect(), item)?);
+            }
+        }
+        scalar => {
+            out.push(' ');
+            out.push_str(&scalar_text(Syntax::Yaml, parent.dialect(), scalar)?);
+        }
+    }
     Some((at, out))
 }
 
@@ -179,6 +228,16 @@ mod tests {
             after("a.yaml", "a:\nb: 1\n", Dialect::PyYaml, "a", true).as_deref(),
             Some("a: true\nb: 1\n")
         );
+    }
+
+    #[test]
+    fn a_list_is_added_to() {
+        let add = |text: &str| after("a.yaml", text, Dialect::PyYaml, "p", Json::from(vec!["a.B", "c"]));
+        assert_eq!(add("p:\n  - a.B # why\nx: 1\n").as_deref(), Some("p:\n  - a.B # why\n  - c\nx: 1\n"));
+        assert_eq!(add("p: [z]\n").as_deref(), Some("p: [z, a.B, c]\n"));
+        assert_eq!(add("x: 1\n").as_deref(), Some("x: 1\np:\n  - a.B\n  - c\n"));
+        assert_eq!(add("p: [c, a.B]\n").as_deref(), Some("p: [c, a.B]\n"), "nothing is missing");
+        assert_eq!(add("p: {c: 1}\n"), None);
     }
 
     #[test]

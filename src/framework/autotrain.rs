@@ -7,6 +7,7 @@
 use super::baseline::{count, plain};
 use super::training_arguments::{self as hf, flag, names, text};
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, Dtype, Lora, LoraTargets, Method, ModelCode, Quantization,
@@ -49,6 +50,33 @@ impl Framework for Autotrain {
 
     fn unknown_keys(&self) -> UnknownKeys {
         UnknownKeys::Dropped
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, _: Value<'_>) -> Option<Vec<Step>> {
+        let adamw = run.optimizer.value == crate::run::Optimizer::Adamw;
+        match change {
+            Change::MicroBatch { size, accumulation } => set([
+                ("params.batch_size", size.into()),
+                ("params.gradient_accumulation", accumulation.into()),
+            ]),
+            Change::Checkpoint => set([("params.disable_gradient_checkpointing", false.into())]),
+            Change::Optimizer8bit if adamw => set([("params.optimizer", "adamw_bnb_8bit".into())]),
+            Change::PagedOptimizer8bit if adamw => set([("params.optimizer", "paged_adamw_8bit".into())]),
+            // Without `quantization` it is int4.
+            Change::Lora => set([
+                ("params.peft", true.into()),
+                ("params.quantization", serde_json::Value::Null),
+                ("params.lora_r", RANK.into()),
+            ]),
+            Change::Qlora if run.lora.is_some() => set([("params.quantization", "int4".into())]),
+            Change::Qlora => set([
+                ("params.peft", true.into()),
+                ("params.quantization", "int4".into()),
+                ("params.lora_r", RANK.into()),
+            ]),
+            Change::SequenceLength(length) => set([("params.block_size", length.into())]),
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -11,7 +11,7 @@ mod validators;
 
 use super::refusal::Refusal;
 use super::{Framework, Kind, Lowering, UnknownKeys};
-use crate::change::Change;
+use crate::change::{Change, Step};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
 
@@ -72,8 +72,8 @@ impl Framework for Axolotl {
         UnknownKeys::Dropped
     }
 
-    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
-        changes::assignments(change, run)
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        changes::steps(change, run, root)
     }
 
     fn refusals(&self, root: Value<'_>, version: Option<&str>) -> Vec<Refusal> {

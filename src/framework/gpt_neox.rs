@@ -7,6 +7,7 @@ pub(crate) mod model;
 use super::baseline::{count, plain};
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys};
+use crate::change::{Change, Step};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Checkpointing, DataParallel, Dtype, Loss, ModelCode, Offload, Optimizer,
@@ -62,6 +63,44 @@ impl Framework for GptNeox {
 
     fn text_numbers(&self) -> TextNumbers {
         TextNumbers::Fatal
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        // Top-level keys may be spelled with hyphens.
+        let own = |key: &str| {
+            let hyphens = key.replace('_', "-");
+            if root.get(&hyphens).is_some() { hyphens } else { key.to_owned() }
+        };
+        let one = |key: &str, value: serde_json::Value| Some(vec![Step::Set(key.to_owned(), value)]);
+        let zero = own("zero_optimization");
+        let sections = get(root, "zero_optimization").is_some_and(|v| v.is_mapping());
+        let stages = get(root, "pipe_parallel_size").and_then(|v| v.to_int()).unwrap_or(0);
+        match change {
+            Change::MicroBatch { size, accumulation } => {
+                let micro = own("train_micro_batch_size_per_gpu");
+                root.get(&micro)?;
+                Some(vec![
+                    Step::Set(micro, size.into()),
+                    Step::Set(own("gradient_accumulation_steps"), accumulation.into()),
+                ])
+            }
+            Change::Checkpoint => one(&own("checkpoint_activations"), true.into()),
+            Change::Optimizer8bit if get(root, "optimizer").is_some() => {
+                one(&own("use_bnb_optimizer"), true.into())
+            }
+            Change::Shard(DataParallel::Zero1) if sections => one(&format!("{zero}.stage"), 1.into()),
+            // The pipeline engine takes no sharded gradients or weights.
+            Change::Shard(DataParallel::Zero2) if sections && stages == 0 => {
+                one(&format!("{zero}.stage"), 2.into())
+            }
+            Change::Shard(DataParallel::Zero3) if sections && stages == 0 => {
+                one(&format!("{zero}.stage"), 3.into())
+            }
+            Change::SequenceLength(length) if run.sequence_length.origin.location().is_some() => {
+                one(&own("seq_length"), length.into())
+            }
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -4,6 +4,7 @@
 use super::baseline::{count, plain};
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::{Change, RANK, Step, by_hand, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
@@ -51,6 +52,24 @@ impl Framework for Litgpt {
 
     fn unknown_keys(&self) -> UnknownKeys {
         UnknownKeys::Refused
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        let alone = run.parallelism.gpus.as_ref().is_some_and(|gpus| gpus.value == 1);
+        match change {
+            // Accumulation follows from the global batch.
+            Change::MicroBatch { size, .. } => set([("train.micro_batch_size", size.into())]),
+            Change::SequenceLength(length) => set([("train.max_seq_length", length.into())]),
+            // bitsandbytes works on one GPU only (`finetune/lora.py`).
+            Change::Qlora if alone && run.method.value == Method::Lora => {
+                set([("quantize", "bnb.nf4-dq".into()), ("precision", "bf16-true".into())])
+            }
+            Change::Lora if Command::of(root) == Command::Full => {
+                by_hand(format!("train with `litgpt finetune_lora` and `lora_r: {RANK}`"))
+            }
+            Change::Gpus(gpus) if root.get("num_nodes").is_none() => set([("devices", gpus.into())]),
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

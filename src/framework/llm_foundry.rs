@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json};
 use super::baseline::{count, plain};
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::{Change, Step};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
@@ -56,6 +57,26 @@ impl Framework for LlmFoundry {
 
     fn unknown_keys(&self) -> UnknownKeys {
         UnknownKeys::Refused
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        let nested = root.get("parameters").is_some_and(|v| v.is_mapping());
+        let own = |key: &str| if nested { format!("parameters.{key}") } else { key.to_owned() };
+        let file = File { root: parameters(root) };
+        let fsdp = file.root.get("fsdp_config").is_some_and(|v| v.is_mapping());
+        let one = |key: &str, value: serde_json::Value| Some(vec![Step::Set(own(key), value)]);
+        match change {
+            // Accumulation follows from the global batch.
+            Change::MicroBatch { size, .. } => one("device_train_microbatch_size", size.into()),
+            Change::Checkpoint if fsdp => one("fsdp_config.activation_checkpointing", true.into()),
+            Change::Shard(DataParallel::Fsdp) if fsdp => {
+                one("fsdp_config.sharding_strategy", "FULL_SHARD".into())
+            }
+            Change::SequenceLength(length) if run.sequence_length.origin.location().is_some() => {
+                one("max_seq_len", length.into())
+            }
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -24,7 +24,7 @@ pub mod training_arguments;
 pub mod trl;
 pub mod unsupported;
 
-use crate::change::Change;
+use crate::change::{Change, Step};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::TrainingRun;
 use crate::settings::BudgetTable;
@@ -124,10 +124,10 @@ pub trait Framework: Sync {
         None
     }
 
-    /// The keys (dotted) and values that carry out a change in this framework's own words.
-    /// `None`: the change cannot be said in this framework's files.
-    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
-        let _ = (change, run);
+    /// What carries out a change in this framework's own words, for `run` as it is before the
+    /// change. `None`: the change cannot be made in this framework.
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        let _ = (change, run, root);
         None
     }
 

@@ -5,7 +5,7 @@
 use super::baseline::{count, first, plain};
 use super::training_arguments::{self as hf, flag};
 use super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys};
-use crate::change::Change;
+use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode,
@@ -76,15 +76,20 @@ impl Framework for OpenInstruct {
         false
     }
 
-    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
-        let pairs: Vec<(&str, serde_json::Value)> = match change {
-            Change::Optimizer8bit | Change::PagedOptimizer8bit => return None,
-            Change::Lora => vec![("use_lora", true.into())],
-            Change::Qlora => vec![("use_qlora", true.into())],
-            Change::SequenceLength(length) => vec![("max_seq_length", length.into())],
-            _ => return hf::assignments(change, run),
-        };
-        Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        match change {
+            // Its scripts make torch's AdamW, whatever `optim` says; only QLoRA's may be paged.
+            Change::Optimizer8bit | Change::PagedOptimizer8bit => None,
+            Change::Lora => set([("use_lora", true.into()), ("lora_rank", RANK.into())]),
+            Change::Qlora if !hf::may_quantise(run) => None,
+            Change::Qlora if run.lora.is_some() => set([("use_qlora", true.into())]),
+            Change::Qlora => {
+                set([("use_lora", true.into()), ("use_qlora", true.into()), ("lora_rank", RANK.into())])
+            }
+            Change::SequenceLength(length) => set([("max_seq_length", length.into())]),
+            Change::Shard(stage) => hf::shard(stage, root),
+            _ => hf::steps(change, run, root),
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -5,6 +5,7 @@
 use super::baseline::{count, first, plain};
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Checkpointing, DataParallel, Dtype, FsdpOptions, Loss, ModelCode, ModelRef, Offload,
@@ -70,6 +71,30 @@ impl Framework for Torchtitan {
         const OWN: [&str; 2] = ["job.custom_config_module", "experimental.custom_args_module"];
         let own = |module: &str| !module.is_empty() && !module.starts_with("torchtitan.");
         OWN.iter().any(|key| root.path(key).and_then(|v| v.as_str()).is_some_and(own))
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        let parallel = &run.parallelism;
+        let early = early(root);
+        match change {
+            // Accumulation follows from the global batch, which is one pass where nothing is said.
+            Change::MicroBatch { size, accumulation } if !early && parallel.pipeline.value == 1 => {
+                let model_ranks = parallel.tensor.value.saturating_mul(parallel.context.value).max(1);
+                let data = parallel.gpus.as_ref()?.value / model_ranks;
+                let global = size.checked_mul(accumulation)?.checked_mul(data)?;
+                set([
+                    ("training.local_batch_size", size.into()),
+                    ("training.global_batch_size", global.into()),
+                ])
+            }
+            Change::Checkpoint => set([("activation_checkpoint.mode", "full".into())]),
+            Change::Shard(DataParallel::Fsdp) if !early => {
+                set([("parallelism.data_parallel_shard_degree", (-1).into())])
+            }
+            Change::OffloadAll if !early => set([("training.enable_cpu_offload", true.into())]),
+            Change::SequenceLength(length) => set([("training.seq_len", length.into())]),
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -6,14 +6,12 @@
 
 use super::baseline::{count, first};
 use super::{Lowering, deepspeed, fsdp};
-use crate::change::Change;
+use crate::change::{Change, Step, by_hand, set};
 use crate::document::{Dialect, Value};
 use crate::run::{
     Attention, Checkpointing, DataParallel, Doubt, Dtype, Kernels, Loss, ModelRef, Optimizer,
     OptimizerImplementation, Setting, TrainingRun, ZeroBuffers,
 };
-
-use serde_json::Value as Json;
 
 /// What differs between the frameworks that build on the Trainer.
 #[derive(Clone, Copy, Debug)]
@@ -310,20 +308,58 @@ pub fn optimizer_named(name: &str) -> (Optimizer, OptimizerImplementation) {
 }
 
 /// What carries out a change that the Trainer's own keys can say.
-pub fn assignments(change: Change, run: &TrainingRun) -> Option<Vec<(String, Json)>> {
+pub fn steps(change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
     let adamw = run.optimizer.value == Optimizer::Adamw;
-    let pairs: Vec<(&str, Json)> = match change {
-        Change::MicroBatch { size, accumulation } => vec![
-            ("per_device_train_batch_size", size.into()),
-            ("gradient_accumulation_steps", accumulation.into()),
-        ],
-        Change::Checkpoint => vec![("gradient_checkpointing", true.into())],
-        Change::FuseLoss | Change::Liger => vec![("use_liger_kernel", true.into())],
-        Change::Optimizer8bit if adamw => vec![("optim", "adamw_8bit".into())],
-        Change::PagedOptimizer8bit if adamw => vec![("optim", "paged_adamw_8bit".into())],
+    // bitsandbytes' kernels take no sharded tensors.
+    let bitsandbytes = adamw && run.parallelism.fsdp.is_none();
+    match change {
+        Change::MicroBatch { size, accumulation } => {
+            let old = "per_gpu_train_batch_size";
+            let key = if root.get(old).is_some() { old } else { "per_device_train_batch_size" };
+            set([(key, size.into()), ("gradient_accumulation_steps", accumulation.into())])
+        }
+        Change::Checkpoint => set([("gradient_checkpointing", true.into())]),
+        Change::Liger => set([("use_liger_kernel", true.into())]),
+        Change::Optimizer8bit if bitsandbytes => set([("optim", "adamw_bnb_8bit".into())]),
+        Change::PagedOptimizer8bit if bitsandbytes => set([("optim", "paged_adamw_8bit".into())]),
+        Change::OffloadOptimizer | Change::OffloadAll if run.parallelism.zero.is_some() => {
+            offload_in_deepspeed(change)
+        }
+        Change::OffloadAll if root.get("fsdp_config").is_some_and(|v| v.is_mapping()) => {
+            set([("fsdp_config.offload_params", true.into())])
+        }
+        Change::OffloadAll => by_hand("set `fsdp_offload_params: true` in the launch file"),
+        _ => None,
+    }
+}
+
+/// Sharding where the file only takes a DeepSpeed file of the user's own.
+pub fn shard(stage: DataParallel, root: Value<'_>) -> Option<Vec<Step>> {
+    let number = match stage {
+        DataParallel::Zero1 => 1,
+        DataParallel::Zero2 => 2,
+        DataParallel::Zero3 => 3,
         _ => return None,
     };
-    Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    match root.get("deepspeed").and_then(|v| v.as_str()) {
+        Some(_) => by_hand(format!("set `zero_optimization.stage: {number}` in the DeepSpeed file")),
+        None => by_hand(format!("launch with a DeepSpeed file of stage {number}")),
+    }
+}
+
+/// Offload is said in DeepSpeed's file, not in the run's.
+pub fn offload_in_deepspeed(change: Change) -> Option<Vec<Step>> {
+    let mut steps = by_hand("set `zero_optimization.offload_optimizer.device: cpu` in the DeepSpeed file")?;
+    if change == Change::OffloadAll {
+        steps.extend(by_hand("set `zero_optimization.offload_param.device: cpu` in the DeepSpeed file")?);
+    }
+    Some(steps)
+}
+
+/// A quantised base goes with every way of sharding but ZeRO stage 3, which gathers weights that
+/// bitsandbytes has packed.
+pub fn may_quantise(run: &TrainingRun) -> bool {
+    run.parallelism.data_parallel.value != DataParallel::Zero3
 }
 
 /// How the files of the Trainer family are typed.

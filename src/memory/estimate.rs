@@ -25,6 +25,17 @@ pub struct Interval {
     pub high: Bytes,
 }
 
+impl std::fmt::Display for Interval {
+    /// `68.8 to 79.9 GiB`: the unit once where it is the same.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (low, high) = (self.low.to_string(), self.high.to_string());
+        match (low.split_once(' '), high.split_once(' ')) {
+            (Some((number, unit)), Some((_, same))) if unit == same => write!(f, "{number} to {high}"),
+            _ => write!(f, "{low} to {high}"),
+        }
+    }
+}
+
 /// One reason why the interval is as wide as it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cause {

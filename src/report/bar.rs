@@ -46,17 +46,10 @@ const COLORS: [AnsiColor; NAMED + 1] =
     [AnsiColor::Blue, AnsiColor::Cyan, AnsiColor::Green, AnsiColor::Magenta, AnsiColor::White];
 
 /// The bar and its legend, each line at most `width` columns.
-pub fn stacked(
-    estimate: &Estimate,
-    budget: Option<Bytes>,
-    width: usize,
-    ascii: bool,
-    color: bool,
-) -> Vec<String> {
+pub fn stacked(estimate: &Estimate, budget: Option<Bytes>, width: usize, color: bool) -> Vec<String> {
     let paint = Paint { color };
-    let fills: [char; NAMED + 1] =
-        if ascii { ['#', '=', '+', ':', '.'] } else { ['█', '▓', '▒', '░', '╍'] };
-    let rule = if ascii { '|' } else { '┃' };
+    let fills: [char; NAMED + 1] = ['█', '▓', '▒', '░', '╍'];
+    let rule = '┃';
     let segments = segments(estimate);
     let cells = width.clamp(24, 72);
     let scale = estimate.device.max(budget.unwrap_or_default()).0.max(1) as f64;
@@ -116,9 +109,8 @@ fn amount(bytes: Bytes) -> String {
 }
 
 /// A small meter for tables: how much of the budget the peak takes.
-pub fn meter(peak: Bytes, budget: Bytes, cells: usize, ascii: bool) -> String {
-    let (full, empty) = if ascii { ('#', '.') } else { ('█', '░') };
+pub fn meter(peak: Bytes, budget: Bytes, cells: usize) -> String {
     let share = if budget.0 > 0 { peak.0 as f64 / budget.0 as f64 } else { 1.0 };
     let filled = ((share * cells as f64).round() as usize).min(cells);
-    format!("{}{}", full.to_string().repeat(filled), empty.to_string().repeat(cells - filled))
+    format!("{}{}", "█".repeat(filled), "░".repeat(cells - filled))
 }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::ascii::human;
 use super::style::Paint;
 use super::{Options, bar, place, words};
 use crate::catalog::Architecture;
@@ -18,6 +19,7 @@ use crate::units::Bytes;
 /// # Errors
 /// Those of `out`.
 pub fn write(report: &Report, options: &Options<'_>, ranks: bool, out: &mut dyn Write) -> io::Result<()> {
+    let out: &mut dyn Write = &mut human(options, out);
     let page = Page { options, paint: Paint { color: options.color } };
     for (index, file) in report.files.iter().enumerate() {
         if index > 0 {
@@ -167,7 +169,7 @@ impl Page<'_> {
         let most = estimate.ledger.total(estimate.phase);
         for phase in Phase::ALL {
             let total = estimate.ledger.total(phase);
-            let meter = bar::meter(total, most, cells, self.options.ascii);
+            let meter = bar::meter(total, most, cells);
             let line = format!("  {:<width$}  {:>10}  {meter}", phase.describe(), total.to_string());
             if phase == estimate.phase {
                 writeln!(out, "{}  peak", self.paint.bold(line))?;
@@ -223,13 +225,7 @@ impl Page<'_> {
         }
         let budget = file.budget.as_ref().map(|budget| budget.memory);
         writeln!(out)?;
-        for line in bar::stacked(
-            estimate,
-            budget,
-            self.options.width.saturating_sub(4),
-            self.options.ascii,
-            self.options.color,
-        ) {
+        for line in bar::stacked(estimate, budget, self.options.width.saturating_sub(4), self.options.color) {
             writeln!(out, "  {line}")?;
         }
         Ok(())

@@ -179,7 +179,7 @@ fn article(file: &FileReport, finding: &Finding, out: &mut dyn Write) -> io::Res
         finding.rule,
         text(&finding.message)
     )?;
-    for block in window::blocks(file, finding, WIDTH, false) {
+    for block in window::blocks(file, finding, WIDTH) {
         if block.name != sanitize::path(&file.path) {
             writeln!(out, "<p class=\"dim path\">{}</p>", markup(&block.name))?;
         }

@@ -1,9 +1,11 @@
 //! The output formats: one file each. They know findings and estimates, and nothing of how
 //! those came about. Every text from the repository goes through [`crate::sanitize`].
 
+mod ascii;
 pub mod bar;
 mod concise;
 pub mod explain;
+pub mod fit;
 mod github;
 mod gitlab;
 mod html;
@@ -103,9 +105,10 @@ impl Default for Options<'_> {
 /// # Errors
 /// Those of `out`.
 pub fn write(format: Format, report: &Report, options: &Options<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let mut human = ascii::human(options, out);
     match format {
-        Format::Pretty => pretty::write(report, options, out),
-        Format::Concise => concise::write(report, out),
+        Format::Pretty => pretty::write(report, options, &mut human),
+        Format::Concise => concise::write(report, &mut human),
         Format::Json => json::write(report, options, out),
         Format::Jsonl => json::write_lines(report, options, out),
         Format::Github => github::write(report, options, out),
@@ -114,7 +117,7 @@ pub fn write(format: Format, report: &Report, options: &Options<'_>, out: &mut d
         Format::Junit => junit::write(report, options, out),
         Format::Markdown => markdown::write(report, options, out),
         Format::Html => html::write(report, options, out),
-        Format::Narrated => narrated::write(report, options, out),
+        Format::Narrated => narrated::write(report, options, &mut human),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
             place.start.column,
             words::clip(&sanitize::text(&finding.message), words::MESSAGE),
         )?;
-        for block in window::blocks(file, finding, options.width, options.ascii) {
+        for block in window::blocks(file, finding, options.width) {
             for label in &block.labels {
                 let line = block.text.lines().nth(label.start.line - 1 - block.first_line).unwrap_or("");
                 let columns = if label.end_column > label.start.column {

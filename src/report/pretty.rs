@@ -96,7 +96,7 @@ fn write_finding(
         Severity::Warning => miette::Severity::Warning,
         Severity::Note => miette::Severity::Advice,
     };
-    let blocks = window::blocks(file, finding, options.width, options.ascii);
+    let blocks = window::blocks(file, finding, options.width);
     if blocks.is_empty() {
         let place = place(file, finding.primary.location);
         writeln!(out, "  --> {}", sanitize::path(place.path))?;
@@ -114,9 +114,7 @@ fn write_finding(
         && let Some(estimate) = &file.estimate
     {
         let budget = file.budget.as_ref().map(|budget| budget.memory);
-        for line in
-            bar::stacked(estimate, budget, options.width.saturating_sub(4), options.ascii, options.color)
-        {
+        for line in bar::stacked(estimate, budget, options.width.saturating_sub(4), options.color) {
             writeln!(out, "    {line}")?;
         }
     }
@@ -240,7 +238,7 @@ fn changed_lines(file: &FileReport, fix: &Fix) -> Vec<(String, String)> {
 
 fn renderer(options: &Options<'_>) -> GraphicalReportHandler {
     let theme = GraphicalTheme {
-        characters: if options.ascii { ThemeCharacters::ascii() } else { ThemeCharacters::unicode() },
+        characters: ThemeCharacters::unicode(),
         styles: if options.color { ThemeStyles::ansi() } else { ThemeStyles::none() },
     };
     GraphicalReportHandler::new_themed(theme)
@@ -262,13 +260,13 @@ fn table(report: &Report, options: &Options<'_>, paint: Paint) -> Vec<String> {
         files.retain(|file| matches!(file.verdict, Verdict::Exceeds | Verdict::Tight));
         files.truncate(TABLE_ROWS);
     }
-    let mut rows: Vec<Vec<String>> = files.iter().map(|file| row(file, options)).collect();
+    let mut rows: Vec<Vec<String>> = files.iter().map(|file| row(file)).collect();
     let shorten_paths = |rows: &mut Vec<Vec<String>>, least: usize| {
         let over = total_width(rows).saturating_sub(options.width);
         let widest = column_widths(rows).first().copied().unwrap_or(0);
         let room = widest.saturating_sub(over).max(least);
         for path in rows.iter_mut().filter_map(|row| row.first_mut()) {
-            *path = shorten(path, room, options.ascii);
+            *path = shorten(path, room);
         }
     };
     shorten_paths(&mut rows, 36);
@@ -311,18 +309,15 @@ fn table(report: &Report, options: &Options<'_>, paint: Paint) -> Vec<String> {
     lines
 }
 
-fn row(file: &FileReport, options: &Options<'_>) -> Vec<String> {
+fn row(file: &FileReport) -> Vec<String> {
     let clean = |text: String| sanitize::text(&text).into_owned();
     let peak = file.estimate.as_ref().map_or(Bytes::ZERO, |estimate| estimate.device);
     let (amount, meter) = match &file.budget {
-        Some(budget) => {
-            (format!("{peak} of {}", budget.memory), bar::meter(peak, budget.memory, 10, options.ascii))
-        }
+        Some(budget) => (format!("{peak} of {}", budget.memory), bar::meter(peak, budget.memory, 10)),
         None => (peak.to_string(), String::new()),
     };
     let run = file.run.as_ref();
     let gpus = words::gpus(file);
-    let gpus = if options.ascii { words::without_signs(&gpus) } else { gpus };
     vec![
         sanitize::path(&file.path).into_owned(),
         clean(run.map(words::short_model).unwrap_or_default()),
@@ -348,7 +343,7 @@ fn total_width(rows: &[Vec<String>]) -> usize {
 }
 
 /// Keeps both ends of a path.
-fn shorten(path: &str, room: usize, ascii: bool) -> String {
+fn shorten(path: &str, room: usize) -> String {
     let length = path.chars().count();
     if length <= room {
         return path.to_owned();
@@ -357,7 +352,7 @@ fn shorten(path: &str, room: usize, ascii: bool) -> String {
     let tail = room - head - 1;
     let start: String = path.chars().take(head).collect();
     let end: String = path.chars().skip(length - tail).collect();
-    format!("{start}{}{end}", if ascii { '~' } else { '…' })
+    format!("{start}…{end}")
 }
 
 /// What was looked at and what came out, in one or two lines.

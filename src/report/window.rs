@@ -53,10 +53,7 @@ struct Mark<'a> {
 }
 
 /// The blocks of a finding, the checked file first.
-///
-/// `ascii`: what is cut off is shown with a tilde.
-pub(super) fn blocks(file: &FileReport, finding: &Finding, width: usize, ascii: bool) -> Vec<Block> {
-    let cut = if ascii { '~' } else { '…' };
+pub(super) fn blocks(file: &FileReport, finding: &Finding, width: usize) -> Vec<Block> {
     let mut marks: BTreeMap<(SourceId, usize), Vec<Mark<'_>>> = BTreeMap::new();
     let labels = std::iter::once((&finding.primary, true)).chain(finding.labels.iter().map(|l| (l, false)));
     for (label, primary) in labels {
@@ -92,15 +89,7 @@ pub(super) fn blocks(file: &FileReport, finding: &Finding, width: usize, ascii: 
         .into_iter()
         .filter_map(|(id, first, last)| {
             let source = file.sources.get(usize::from(id.0))?;
-            Some(block(
-                source,
-                id,
-                first,
-                last.min(source.line_count().saturating_sub(1)),
-                &marks,
-                width,
-                cut,
-            ))
+            Some(block(source, id, first, last.min(source.line_count().saturating_sub(1)), &marks, width))
         })
         .collect()
 }
@@ -112,7 +101,6 @@ fn block(
     last: usize,
     marks: &BTreeMap<(SourceId, usize), Vec<Mark<'_>>>,
     width: usize,
-    cut: char,
 ) -> Block {
     let gutter = (last + 1).to_string().len() + 4;
     let room = width.saturating_sub(gutter).clamp(40, 400);
@@ -126,7 +114,7 @@ fn block(
         let span = source.line_span(line);
         let text = source.slice(span);
         let here = marks.get(&(id, line)).map_or(&[][..], Vec::as_slice);
-        let window = Clip::of(text, here.iter().map(|m| m.start).min(), room, cut);
+        let window = Clip::of(text, here.iter().map(|m| m.start).min(), room);
         let base = block.text.len();
         let shown = window.render(text);
         for mark in here {
@@ -153,22 +141,23 @@ struct Clip {
     from: usize,
     to: usize,
     cut_after: bool,
-    /// What stands for the part that is not shown.
-    cut: char,
 }
+
+/// What stands for the part that is not shown.
+const CUT: char = '…';
 
 impl Clip {
     /// At most `room` characters, so that the first label is among them.
-    fn of(text: &str, first_label: Option<usize>, room: usize, cut: char) -> Clip {
+    fn of(text: &str, first_label: Option<usize>, room: usize) -> Clip {
         let length = text.chars().take(room + 1).count();
         if length <= room {
-            return Clip { from: 0, to: length, cut_after: false, cut };
+            return Clip { from: 0, to: length, cut_after: false };
         }
         let label = first_label.map_or(0, |at| text.get(..at).unwrap_or("").chars().count());
         let lead = room / 3;
         let from = if label + lead < room { 0 } else { label - lead };
         let to = from + room - 2;
-        Clip { from, to, cut_after: text.chars().nth(to).is_some(), cut }
+        Clip { from, to, cut_after: text.chars().nth(to).is_some() }
     }
 
     fn render(&self, text: &str) -> String {
@@ -181,11 +170,11 @@ impl Clip {
             .collect();
         let mut shown = String::new();
         if self.from > 0 {
-            shown.push(self.cut);
+            shown.push(CUT);
         }
         shown.push_str(&sanitize::text(&part));
         if self.cut_after {
-            shown.push(self.cut);
+            shown.push(CUT);
         }
         shown
     }

@@ -23,11 +23,6 @@ pub fn clip(text: &str, room: usize) -> String {
     }
 }
 
-/// Our own signs, written in ASCII; text that is quoted from a file keeps its letters.
-pub fn without_signs(text: &str) -> String {
-    text.replace('·', "*").replace('×', "x").replace('−', "-").replace('…', "...")
-}
-
 /// The model in as few words as a table has room for: the last part of a hub id.
 pub fn short_model(run: &TrainingRun) -> String {
     let name = run.model.value.to_string();
@@ -178,6 +173,17 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         line.truncate(line.trim_end().len());
     }
     lines
+}
+
+/// Lines for a hanging indent: the first may be `width` wide, the others leave `indent` columns.
+pub fn hang(text: &str, width: usize, indent: usize) -> Vec<String> {
+    let lines = wrap(text, width);
+    let Some((first, rest)) = lines.split_first() else { return lines };
+    if rest.is_empty() {
+        return lines;
+    }
+    let rest = rest.join(" ");
+    [first.clone()].into_iter().chain(wrap(&rest, width.saturating_sub(indent))).collect()
 }
 
 #[cfg(test)]

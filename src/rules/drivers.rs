@@ -3,12 +3,12 @@
 
 use super::Checked;
 use crate::finding::{Finding, Fix};
+use crate::fit::Search;
 use crate::memory::{Component, Driver, Entry, Estimate};
 use crate::run::TrainingRun;
 use crate::settings::Budget;
 use crate::source::Location;
 use crate::units::Bytes;
-use crate::{fit, fix};
 
 /// An entry smaller than this part of the peak is not worth a label.
 const LEAST_SHARE: f64 = 0.03;
@@ -96,10 +96,18 @@ pub(super) fn point(mut finding: Finding, estimate: &Estimate, run: &TrainingRun
     finding
 }
 
+/// The figure that budgets are compared with, and how far it may be off: `peak of 71.7 GiB (68.8
+/// to 79.9 GiB)`. Names the rank where ranks differ.
+pub(super) fn peak(estimate: &Estimate) -> String {
+    let on = if estimate.ranks.len() > 1 { format!(" on {}", estimate.rank) } else { String::new() };
+    format!("peak of {}{on} ({})", estimate.device, estimate.device_interval)
+}
+
 /// When and where the peak is, how wide the estimate is and why, and what was assumed.
 pub(super) fn notes(mut finding: Finding, estimate: &Estimate, run: &TrainingRun) -> Finding {
     finding = finding.note(format!(
-        "the peak is at {}, on {}: {} allocated, {} reserved, {} on the device",
+        "the peak is at {}, on {}: {} allocated, {} reserved by the allocator, {} on the device, which is \
+         what the budget limits",
         estimate.phase.describe(),
         estimate.rank,
         estimate.allocated,
@@ -114,9 +122,8 @@ pub(super) fn notes(mut finding: Finding, estimate: &Estimate, run: &TrainingRun
     finding
 }
 
-/// `94.3 to 102.8 GiB: what the allocator reserves (-2.4, +4.0 GiB), …`.
+/// `about nine runs in ten need 94.3 to 102.8 GiB: what the allocator reserves (-2.4, +4.0 GiB), …`.
 pub(super) fn interval(estimate: &Estimate) -> String {
-    let range = estimate.device_interval;
     let mut causes: Vec<_> = estimate.causes.iter().collect();
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.below + cause.above));
     let causes: Vec<String> = causes
@@ -125,7 +132,7 @@ pub(super) fn interval(estimate: &Estimate) -> String {
         .map(|cause| format!("{} (-{}, +{})", cause.what, cause.below, cause.above))
         .collect();
     let why = if causes.is_empty() { String::new() } else { format!(": {}", causes.join(", ")) };
-    format!("about nine runs in ten need between {} and {}{why}", range.low, range.high)
+    format!("about nine runs in ten need {}{why}", estimate.device_interval)
 }
 
 /// The settings that drive the peak and that nobody wrote: `micro_batch_size 8 (default of
@@ -197,67 +204,24 @@ pub(super) fn suggest(
     run: &TrainingRun,
     budget: &Budget,
 ) -> Finding {
-    let Some(architecture) = file.architecture else { return finding };
-    let says = |change| file.framework.and_then(|f| f.assignments(change, run)).is_some();
-    let mut found = fit::suggestions(run, architecture, budget, &says);
-    if found.is_empty() {
-        found = fit::suggestions(run, architecture, budget, &|_| true);
-    }
+    let (Some(architecture), Some(framework), Some(root), Some(source)) =
+        (file.architecture, file.framework, file.root, file.sources.first())
+    else {
+        return finding;
+    };
+    let search = Search { run, architecture, budget, framework, source, root, again: file.again };
+    let found = search.suggestions();
     for suggestion in &found {
         let title = format!("{}: {}", suggestion.title(), suggestion.estimate.device);
-        let edits =
-            || fix::edits(file.framework?, file.sources.first()?, file.root?, run, &suggestion.changes);
-        match edits().filter(|edits| !edits.is_empty()) {
-            // Two changes that a framework says with the same keys are one.
-            Some(edits) if finding.fixes.iter().any(|fix| fix.edits == edits) => {}
-            Some(edits) => finding.fixes.push(Fix { title, safety: suggestion.safety(), edits }),
-            None => finding = finding.help(title),
+        let safety = suggestion.safety();
+        match suggestion.edits.clone().filter(|_| suggestion.is_writable()) {
+            Some(edits) => finding.fixes.push(Fix { title, safety, edits }),
+            None if suggestion.by_hand.is_empty() => finding = finding.help(title),
+            None => finding = finding.help(format!("{title} ({})", suggestion.by_hand.join("; "))),
         }
     }
     if found.is_empty() {
-        finding = finding.help("`llmlint fit` lists what each change saves; no few of them together fit");
+        finding = finding.help("no few changes together fit; `llmlint fit` lists what each of them saves");
     }
     finding
-}
-
-/// `79.1 GiB of an H100-80GB`, or the amount alone. For "exceeds the …".
-pub(super) fn room(budget: &Budget) -> String {
-    match budget.gpu {
-        Some(gpu) => format!("{} of {} {}", budget.memory, article(gpu.name), gpu.name),
-        None => format!("{} that {} allows", budget.memory, budget.declared_in),
-    }
-}
-
-/// `an H100`, `a B200`: letters are spoken one by one.
-fn article(name: &str) -> &'static str {
-    let spoken_with_vowel = |c: char| "AEFHILMNORSX8".contains(c.to_ascii_uppercase());
-    let mut chars = name.chars();
-    let first = chars.next().unwrap_or(' ');
-    // A word (Titan, Gaudi) is spoken as one.
-    let word = chars.next().is_some_and(|c| c.is_ascii_lowercase());
-    let vowel = if word { "AEIOU".contains(first.to_ascii_uppercase()) } else { spoken_with_vowel(first) };
-    if vowel { "an" } else { "a" }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn articles_follow_the_spoken_name() {
-        for (name, expected) in [
-            ("H100-80GB", "an"),
-            ("A100-40GB", "an"),
-            ("B200", "a"),
-            ("L40S", "an"),
-            ("RTX-4090", "an"),
-            ("Titan-RTX", "a"),
-            ("MI300X", "an"),
-            ("V100-32GB", "a"),
-            ("T4", "a"),
-            ("Gaudi2", "a"),
-        ] {
-            assert_eq!(article(name), expected, "{name}");
-        }
-    }
 }

@@ -103,6 +103,8 @@ pub struct Checked<'a> {
     pub verdict: Verdict,
     /// The user's settings for this file.
     pub settings: &'a Settings,
+    /// What the run would need if the file had this text instead.
+    pub again: &'a dyn Fn(String) -> Option<Estimate>,
 }
 
 /// What a rule is called and what it says about itself.
@@ -190,6 +192,9 @@ macro_rules! declare_rule {
         }
     };
 }
+
+/// Rules that compare a run with its budget, and look for changes that fit.
+pub const ABOUT_MEMORY: [&str; 4] = ["estimate-unknown", "host-over-budget", "over-budget", "tight-fit"];
 
 /// Every rule, sorted by name.
 pub const ALL: &[&dyn Rule] = &[

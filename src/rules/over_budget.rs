@@ -70,10 +70,10 @@ impl OverBudget {
             return;
         };
         let message = format!(
-            "peak {} exceeds the {} by {}",
-            estimate.device,
-            drivers::room(budget),
+            "{} is {} over the {}",
+            drivers::peak(estimate),
             estimate.device - budget.memory,
+            budget.describe(),
         );
         // Where the launch command decides how states are sharded and no file names it, the
         // estimate is for plain replicas, and sharding may well make the run fit.

@@ -58,18 +58,12 @@ impl TightFit {
         else {
             return;
         };
-        let room = drivers::room(budget);
-        let message = if estimate.device > budget.memory {
-            format!(
-                "peak {} is over the {room}, but may be as low as {}",
-                estimate.device, estimate.device_interval.low
-            )
-        } else {
-            format!(
-                "peak {} is within the {room}, but may reach {}",
-                estimate.device, estimate.device_interval.high
-            )
-        };
+        let message = format!(
+            "{} may end {} over the {}",
+            drivers::peak(estimate),
+            estimate.device_interval.high - budget.memory,
+            budget.describe(),
+        );
         let finding = Finding::new(Self::NAME, Severity::Warning, Location::default(), message);
         let finding = drivers::point(finding, estimate, run);
         let finding = drivers::notes(finding, estimate, run);

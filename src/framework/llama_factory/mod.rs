@@ -12,7 +12,7 @@ pub use v1::LlamaFactoryV1;
 use super::baseline::{count, plain};
 use super::training_arguments::{self as hf, Defaults, flag, names, text};
 use super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys};
-use crate::change::Change;
+use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode,
@@ -83,23 +83,35 @@ impl Framework for LlamaFactory {
         false
     }
 
-    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
-        let pairs: Vec<(&str, serde_json::Value)> = match change {
-            Change::Checkpoint => vec![("disable_gradient_checkpointing", false.into())],
-            Change::FuseLoss | Change::Liger => vec![("enable_liger_kernel", true.into())],
-            // The two sharding files that LLaMA-Factory ships.
-            Change::Shard(DataParallel::Zero2) => {
-                vec![("deepspeed", "examples/deepspeed/ds_z2_config.json".into())]
-            }
-            Change::Shard(DataParallel::Zero3) => {
-                vec![("deepspeed", "examples/deepspeed/ds_z3_config.json".into())]
-            }
-            Change::Lora => vec![("finetuning_type", "lora".into())],
-            Change::Qlora => vec![("finetuning_type", "lora".into()), ("quantization_bit", 4.into())],
-            Change::SequenceLength(length) => vec![("cutoff_len", length.into())],
-            _ => return hf::assignments(change, run),
-        };
-        Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        // The files that LLaMA-Factory ships.
+        let stock = |name: &str| set([("deepspeed", format!("examples/deepspeed/{name}.json").into())]);
+        let own = root.get("deepspeed").is_some_and(|v| !v.is_null());
+        let stage = run.parallelism.data_parallel.value;
+        match change {
+            Change::Checkpoint => set([("disable_gradient_checkpointing", false.into())]),
+            Change::Liger => set([("enable_liger_kernel", true.into())]),
+            Change::Shard(DataParallel::Zero2) => stock("ds_z2_config"),
+            Change::Shard(DataParallel::Zero3) => stock("ds_z3_config"),
+            Change::OffloadOptimizer if stage == DataParallel::Zero2 && !own => stock("ds_z2_offload_config"),
+            Change::OffloadAll if stage == DataParallel::Zero3 && !own => stock("ds_z3_offload_config"),
+            Change::OffloadOptimizer if !own => None,
+            Change::Lora => set([
+                ("finetuning_type", "lora".into()),
+                ("lora_rank", RANK.into()),
+                ("lora_target", "all".into()),
+            ]),
+            Change::Qlora if !hf::may_quantise(run) => None,
+            Change::Qlora if run.lora.is_some() => set([("quantization_bit", 4.into())]),
+            Change::Qlora => set([
+                ("finetuning_type", "lora".into()),
+                ("lora_rank", RANK.into()),
+                ("lora_target", "all".into()),
+                ("quantization_bit", 4.into()),
+            ]),
+            Change::SequenceLength(length) => set([("cutoff_len", length.into())]),
+            _ => hf::steps(change, run, root),
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

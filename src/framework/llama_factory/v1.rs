@@ -7,6 +7,7 @@
 use super::super::baseline::{count, plain};
 use super::super::training_arguments::{self as hf, flag, names, text};
 use super::super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys, deepspeed};
+use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss,
@@ -62,6 +63,32 @@ impl Framework for LlamaFactoryV1 {
 
     fn checks_types(&self) -> bool {
         false
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        let fsdp = run.parallelism.fsdp.is_some();
+        match change {
+            // Accumulation follows from the global batch.
+            Change::MicroBatch { size, .. } if root.get("global_batch_size").is_some() => {
+                set([("micro_batch_size", size.into())])
+            }
+            Change::Checkpoint => set([("enable_activation_checkpointing", true.into())]),
+            Change::Shard(DataParallel::Fsdp) if root.get("dist_config").is_none() => {
+                set([("dist_config.name", "fsdp2".into())])
+            }
+            Change::OffloadAll if fsdp => set([("dist_config.offload_params", true.into())]),
+            Change::OffloadOptimizer | Change::OffloadAll if run.parallelism.zero.is_some() => {
+                hf::offload_in_deepspeed(change)
+            }
+            Change::Lora if root.get("peft_config").is_none() => {
+                set([("peft_config.name", "lora".into()), ("peft_config.r", RANK.into())])
+            }
+            Change::Qlora if run.lora.is_some() && root.get("quant_config").is_none() => {
+                set([("quant_config.name", "bnb".into()), ("quant_config.quantization_bit", 4.into())])
+            }
+            Change::SequenceLength(length) => set([("cutoff_len", length.into())]),
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

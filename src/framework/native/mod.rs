@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
-use crate::change::Change;
+use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Beside, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets,
@@ -69,30 +69,39 @@ impl Framework for Native {
         Some((budget, span))
     }
 
-    fn assignments(&self, change: Change, _run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
-        let one = |key: &str, value: serde_json::Value| Some(vec![(key.to_owned(), value)]);
+    fn steps(&self, change: Change, run: &TrainingRun, _: Value<'_>) -> Option<Vec<Step>> {
         match change {
-            Change::MicroBatch { size, accumulation } => Some(vec![
-                ("training.micro_batch_size".into(), size.into()),
-                ("training.gradient_accumulation_steps".into(), accumulation.into()),
+            Change::MicroBatch { size, accumulation } => set([
+                ("training.micro_batch_size", size.into()),
+                ("training.gradient_accumulation_steps", accumulation.into()),
             ]),
-            Change::Checkpoint => one("training.activation_checkpointing", "full".into()),
-            Change::FuseLoss => one("training.loss", "fused".into()),
-            Change::Liger => Some(vec![
-                ("training.kernels".into(), "liger".into()),
-                ("training.loss".into(), "fused".into()),
+            Change::Checkpoint => set([("training.activation_checkpointing", "full".into())]),
+            // Fusing is said as easily.
+            Change::ChunkLoss(_) => None,
+            Change::FuseLoss => set([("training.loss", "fused".into())]),
+            Change::Liger => set([("training.kernels", "liger".into()), ("training.loss", "fused".into())]),
+            Change::Optimizer8bit | Change::PagedOptimizer8bit => {
+                let now = change.apply(run)?.optimizer.value;
+                set([("training.optimizer", serde_json::to_value(now).ok()?)])
+            }
+            Change::Shard(stage) => set([("parallelism.data_parallel", serde_json::to_value(stage).ok()?)]),
+            Change::OffloadOptimizer => set([("parallelism.offload.optimizer", "cpu".into())]),
+            Change::OffloadAll => set([
+                ("parallelism.offload.optimizer", "cpu".into()),
+                ("parallelism.offload.parameters", "cpu".into()),
             ]),
-            Change::Optimizer8bit => one("training.optimizer", "adamw-8bit".into()),
-            Change::PagedOptimizer8bit => one("training.optimizer", "paged-adamw-8bit".into()),
-            Change::Shard(stage) => one("parallelism.data_parallel", serde_json::to_value(stage).ok()?),
-            Change::OffloadOptimizer => one("parallelism.offload.optimizer", "cpu".into()),
-            Change::Lora => one("training.method", "lora".into()),
-            Change::Qlora => Some(vec![
-                ("training.method".into(), "qlora".into()),
-                ("training.quantization".into(), "nf4-double".into()),
-            ]),
-            Change::SequenceLength(length) => one("training.sequence_length", length.into()),
-            Change::Gpus(gpus) => one("parallelism.gpus", gpus.into()),
+            Change::Lora => set([("training.method", "lora".into())]),
+            Change::Qlora => {
+                set([("training.method", "qlora".into()), ("training.quantization", "nf4-double".into())])
+            }
+            Change::SequenceLength(length) => set([("training.sequence_length", length.into())]),
+            Change::Gpus(gpus) => {
+                let steps = change.apply(run)?.gradient_accumulation_steps.value;
+                set([
+                    ("parallelism.gpus", gpus.into()),
+                    ("training.gradient_accumulation_steps", steps.into()),
+                ])
+            }
         }
     }
 

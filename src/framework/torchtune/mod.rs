@@ -8,6 +8,7 @@ use self::launch::Launch;
 use super::baseline::{count, plain};
 use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
+use crate::change::{Change, Step, by_hand, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
@@ -58,6 +59,39 @@ impl Framework for Torchtune {
 
     fn explains_key(&self, root: Value<'_>, key: &str) -> bool {
         interpolates(root, &format!("${{{key}"), 0)
+    }
+
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        let sharded = run.parallelism.fsdp.is_some();
+        // `fused` and `foreach` go to the class, and the 8-bit ones know neither.
+        let plain = root.get("optimizer").is_some_and(|o| {
+            o.get("fused").is_none() && o.get("foreach").is_none() && o.get("optimizer_class").is_none()
+        });
+        let adamw = plain && run.optimizer.value == Optimizer::Adamw;
+        match change {
+            Change::MicroBatch { size, accumulation } => {
+                set([("batch_size", size.into()), ("gradient_accumulation_steps", accumulation.into())])
+            }
+            Change::Checkpoint => set([("enable_activation_checkpointing", true.into())]),
+            Change::ChunkLoss(_) if run.task.value == Task::CausalLm && root.get("loss").is_some() => {
+                set([("loss._component_", "torchtune.modules.loss.LinearCrossEntropyLoss".into())])
+            }
+            // torchao's takes sharded tensors.
+            Change::Optimizer8bit if adamw => {
+                set([("optimizer._component_", "torchao.optim.AdamW8bit".into())])
+            }
+            Change::PagedOptimizer8bit if adamw && !sharded => {
+                set([("optimizer._component_", "bitsandbytes.optim.PagedAdamW8bit".into())])
+            }
+            Change::Shard(DataParallel::Fsdp) => by_hand("run the recipe's `_distributed` sibling"),
+            Change::OffloadAll if sharded => set([("fsdp_cpu_offload", true.into())]),
+            Change::Lora => by_hand("use the `lora_` recipe and config of this model (`tune ls` lists them)"),
+            Change::Qlora => by_hand("use the `qlora_` config of this model (`tune ls` lists them)"),
+            Change::SequenceLength(length) if root.path("tokenizer").is_some() => {
+                set([("tokenizer.max_seq_len", length.into())])
+            }
+            _ => None,
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {

@@ -9,7 +9,7 @@ mod release;
 use super::baseline::{count, first, plain};
 use super::training_arguments::{self as hf, Defaults, flag, names, text};
 use super::{Framework, Kind, Lowering, UnknownKeys, accelerate, rollout};
-use crate::change::Change;
+use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode, Quantization,
@@ -34,6 +34,17 @@ const ROLLOUT: &[&str] = &["num_generations", "max_completion_length", "reward_f
 
 /// Keys that only the PPO trainer has.
 const PPO: &[&str] = &["num_ppo_epochs", "response_length", "local_rollout_forward_batch_size"];
+
+/// Names of the sequence length, TRL's own first.
+const LENGTHS: &[&str] = &[
+    "max_length",
+    "max_seq_length",
+    "max_seq_len",
+    "model_max_length",
+    "cutoff_len",
+    "block_size",
+    "max_source_length",
+];
 
 impl Framework for Trl {
     fn name(&self) -> &'static str {
@@ -74,21 +85,35 @@ impl Framework for Trl {
         false
     }
 
-    fn assignments(&self, change: Change, run: &TrainingRun) -> Option<Vec<(String, serde_json::Value)>> {
-        let pairs: Vec<(&str, serde_json::Value)> = match change {
-            Change::Lora => vec![("use_peft", true.into()), ("lora_target_modules", "all-linear".into())],
-            Change::Qlora => vec![
-                ("use_peft", true.into()),
+    fn steps(&self, change: Change, run: &TrainingRun, root: Value<'_>) -> Option<Vec<Step>> {
+        // A script of its own may have other names for adapters; TRL's `ModelConfig` has these.
+        let switch = if root.get("use_lora").is_some() { "use_lora" } else { "use_peft" };
+        match change {
+            Change::Lora => set([
+                (switch, true.into()),
+                ("lora_r", RANK.into()),
+                ("lora_target_modules", "all-linear".into()),
+            ]),
+            Change::Qlora if !hf::may_quantise(run) => None,
+            Change::Qlora if run.lora.is_some() => set([("load_in_4bit", true.into())]),
+            Change::Qlora => set([
+                (switch, true.into()),
+                ("lora_r", RANK.into()),
                 ("lora_target_modules", "all-linear".into()),
                 ("load_in_4bit", true.into()),
-            ],
-            // Which of the names of the length a file uses is not known here.
-            Change::SequenceLength(length) if run.sequence_length.origin.location().is_none() => {
-                vec![("max_length", length.into())]
+            ]),
+            // A rollout's length is a prompt's and a completion's.
+            Change::SequenceLength(_) if run.task.value == Task::Rollout => None,
+            Change::SequenceLength(length) => {
+                let key = LENGTHS.iter().find(|key| root.get(key).is_some()).unwrap_or(&"max_length");
+                set([(*key, length.into())])
             }
-            _ => return hf::assignments(change, run),
-        };
-        Some(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+            Change::Shard(DataParallel::Fsdp) if root.get("deepspeed").is_none() => {
+                set([("fsdp", "full_shard auto_wrap".into())])
+            }
+            Change::Shard(stage) => hf::shard(stage, root),
+            _ => hf::steps(change, run, root),
+        }
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Option<TrainingRun> {
@@ -212,19 +237,10 @@ fn names_a_preference_loss(value: Value<'_>) -> bool {
 }
 
 fn sequence_length(cx: &mut Lowering<'_>, release: &Release, trainer: Trainer) -> Setting<u64> {
-    let keys = [
-        "max_length",
-        "max_seq_length",
-        "max_seq_len",
-        "model_max_length",
-        "cutoff_len",
-        "block_size",
-        "max_source_length",
-    ];
     if trainer == Trainer::Rollout {
         return rollout_length(cx, release);
     }
-    if let Some(length) = first(cx, &keys, count) {
+    if let Some(length) = first(cx, LENGTHS, count) {
         return length;
     }
     if release.trl {
