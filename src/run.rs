@@ -595,6 +595,8 @@ pub struct TrainingRun {
     pub model: Setting<ModelRef>,
     /// The family whose layers are taken for the model's, where its own code is not known.
     pub stand_in: Option<Setting<String>>,
+    /// The public model that this one is taken for because of its name.
+    pub taken_for: Option<Setting<String>>,
     /// Whose modelling code runs.
     pub model_code: Setting<ModelCode>,
     /// What is learnt.
@@ -694,6 +696,9 @@ impl TrainingRun {
             ($($name:literal => $setting:expr),+ $(,)?) => { $(list.push(($name, word(&$setting.value), &$setting.origin));)+ };
         }
         list.push(("model", self.model.value.to_string(), &self.model.origin));
+        if let Some(public) = &self.taken_for {
+            push!("model.architecture" => public);
+        }
         if let Some(family) = &self.stand_in {
             push!("model.layers" => family);
         }

@@ -4,6 +4,7 @@ pub mod architecture;
 pub mod gpus;
 pub mod instances;
 pub mod models;
+pub mod names;
 
 pub use architecture::{Architecture, Family, Layer, LayerMlp, Mixer, Mla, Moe, Vision, VisionClass};
 pub use gpus::Gpu;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::{Architecture, gpus};
+use super::{Architecture, gpus, names};
 use crate::document::limits;
 use crate::run::ModelRef;
 
@@ -36,6 +36,8 @@ pub struct Resolved {
     pub provenance: Provenance,
     /// The family whose layers are taken for the model's own, where it runs code of its own.
     pub stand_in: Option<&'static str>,
+    /// The public model that it is taken for because of its name: an assumption, not a fact.
+    pub taken_for: Option<&'static str>,
 }
 
 /// Where to look, beside the catalogue.
@@ -85,18 +87,27 @@ struct Table {
     models: Vec<Model>,
     /// Lower-case id to the model's index.
     ids: HashMap<String, usize>,
+    /// What follows the owner in an id, to the model's index; `None` where it means several.
+    bare: HashMap<String, Option<usize>>,
 }
 
 // Parsed once, and only in runs that name a model; JSON is parsed for the one that is asked for.
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let models: Vec<Model> = gpus::rows(DATA).filter_map(|fields| model(&fields)).collect();
-    let mut ids = HashMap::new();
+    let (mut ids, mut bare) = (HashMap::new(), HashMap::new());
     for (index, model) in models.iter().enumerate() {
         for id in std::iter::once(&model.id).chain(&model.ids) {
-            ids.entry(id.to_ascii_lowercase()).or_insert(index);
+            let id = id.to_ascii_lowercase();
+            if let Some((_, name)) = id.rsplit_once('/') {
+                let known = bare.entry(name.to_owned()).or_insert(Some(index));
+                if *known != Some(index) {
+                    *known = None;
+                }
+            }
+            ids.entry(id).or_insert(index);
         }
     }
-    Table { models, ids }
+    Table { models, ids, bare }
 });
 
 fn model(fields: &[&'static str]) -> Option<Model> {
@@ -139,119 +150,10 @@ pub fn by_id(id: &str) -> Option<&'static Model> {
     TABLE.ids.get(&id.to_ascii_lowercase()).and_then(|index| TABLE.models.get(*index))
 }
 
-/// What the name of a re-uploaded checkpoint says about how its weights are stored.
-type Stored = Option<Value>;
-
-/// Accounts that re-upload others' checkpoints under the original name.
-const MIRRORS: &[&str] = &[
-    "unsloth",
-    "nousresearch",
-    "axolotl-ai-co",
-    "axolotl-quants",
-    "mlx-community",
-    "thebloke",
-    "techxgenus",
-    "casperhansen",
-    "hugging-quants",
-    "neuralmagic",
-    "redhatai",
-    "ista-daslab",
-    "nvidia",
-    "modelscope",
-    "llm-research",
-    "shakechen",
-    "ai-modelscope",
-    "alpindale",
-    "meta-llama",
-    "huggyllama",
-];
-
-/// Endings that say how weights are stored and leave the architecture as it is.
-const STORAGE: &[(&str, &str)] = &[
-    ("-unsloth-bnb-4bit", "bnb4"),
-    ("-bnb-4bit", "bnb4"),
-    ("-bnb-nf4-bf16", "bnb4"),
-    ("-bnb-nf4", "bnb4"),
-    ("-4bit", "4bit"),
-    ("-gptq", "gptq"),
-    ("-gptq-int4", "gptq"),
-    ("-awq", "awq"),
-    ("-aqlm-2bit-1x16", "aqlm"),
-    ("-fp8", "fp8"),
-    ("-nvfp4", "nvfp4"),
-    ("-bf16", ""),
-    ("-fp16", ""),
-    ("-dequantized", ""),
-];
-
-/// The catalogue's model for a name, and how its weights are stored where the name says.
-/// Refuses rather than guesses: only spellings that cannot mean another architecture are mapped.
-pub fn in_catalogue(name: &str) -> Option<(&'static Model, Stored)> {
-    let name = name.trim().trim_end_matches('/');
-    if let Some(model) = by_id(name) {
-        return Some((model, None));
-    }
-    let lower = name.to_ascii_lowercase();
-    if let Some(builder) = lower.strip_prefix("torchtune:") {
-        let (module, builder) = builder.rsplit_once('.')?;
-        let plain = builder.trim_start_matches("qlora_").trim_start_matches("lora_");
-        return by_id(&format!("torchtune:{module}.{plain}")).map(|model| (model, None));
-    }
-    if lower.starts_with("torchtitan:") {
-        // `_flex_attn` and the like change the kernel, not a dimension.
-        let plain = ["_flex_attn", "_varlen_attn", "_flex", "_varlen"]
-            .iter()
-            .find_map(|suffix| lower.strip_suffix(suffix))?;
-        return by_id(plain).map(|model| (model, None));
-    }
-    if let Some(plain) = lower.strip_prefix("litgpt:") {
-        let found = if plain.contains('/') { by_id(plain) } else { by_bare_name(plain) };
-        return found.map(|model| (model, None));
-    }
-    // LitGPT keeps weights in `checkpoints/org/name`.
-    if let Some((_, rest)) = lower.rsplit_once("checkpoints/")
-        && rest.split('/').count() == 2
-        && let Some(found) = in_catalogue(rest)
-    {
-        return Some(found);
-    }
-    let (stem, stored) = match STORAGE.iter().find(|(ending, _)| lower.ends_with(ending)) {
-        Some((ending, stored)) => (lower.trim_end_matches(ending), *stored),
-        None => (lower.as_str(), ""),
-    };
-    let found = by_id(stem).or_else(|| {
-        let (owner, bare) = stem.split_once('/')?;
-        MIRRORS.contains(&owner).then(|| by_bare_name(bare)).flatten()
-    })?;
-    Some((found, quantization(stored)))
-}
-
-/// The model whose id ends in `/bare`, when all ids that do have one architecture.
-fn by_bare_name(bare: &str) -> Option<&'static Model> {
-    let table = &*TABLE;
-    let mut found: Vec<usize> = table
-        .ids
-        .iter()
-        .filter(|(id, _)| id.rsplit_once('/').is_some_and(|(_, name)| name == bare))
-        .map(|(_, index)| *index)
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    match found.as_slice() {
-        [index] => table.models.get(*index),
-        _ => None,
-    }
-}
-
-fn quantization(stored: &str) -> Stored {
-    Some(match stored {
-        "" => return None,
-        "bnb4" | "4bit" => serde_json::json!({
-            "quant_method": "bitsandbytes", "load_in_4bit": true,
-            "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true
-        }),
-        method => serde_json::json!({ "quant_method": method, "bits": if method == "fp8" { 8 } else { 4 } }),
-    })
+/// The model whose ids end in `/bare`, when all that do have one architecture.
+pub(super) fn by_bare_name(bare: &str) -> Option<&'static Model> {
+    let index = (*TABLE.bare.get(&bare.to_ascii_lowercase())?)?;
+    TABLE.models.get(index)
 }
 
 /// Finds a model.
@@ -283,9 +185,10 @@ pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> 
     {
         return read(&config, replaced, Provenance::Cache(revision));
     }
-    if let Some((found, stored)) = in_catalogue(name) {
+    if let Some(named) = names::in_catalogue(name) {
+        let found = named.model;
         let mut config = found.config().map_err(|why| NotFound { why, near: Vec::new() })?;
-        if let Some(stored) = stored {
+        if let Some(stored) = named.stored {
             config.insert("quantization_config".into(), stored);
         }
         // LitGPT's models have a head of their own, also where the original shares the embedding.
@@ -293,7 +196,7 @@ pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> 
             config.insert("tie_word_embeddings".into(), false.into());
         }
         let resolved = read(&config, replaced, Provenance::Catalogue(found.id.to_owned()))?;
-        return Ok(Resolved { stand_in: found.stand_in, ..resolved });
+        return Ok(Resolved { stand_in: found.stand_in, taken_for: named.taken_for, ..resolved });
     }
     Err(not_found(name, matches!(model, ModelRef::Path(_))))
 }
@@ -311,7 +214,7 @@ fn read(
         &merged
     };
     Architecture::from_config(config)
-        .map(|architecture| Resolved { architecture, provenance, stand_in: None })
+        .map(|architecture| Resolved { architecture, provenance, stand_in: None, taken_for: None })
         .map_err(|why| NotFound { why, near: Vec::new() })
 }
 

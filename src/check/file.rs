@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::broken::looks_like_training;
 use super::{Context, FileReport, Verdict, answer, budget};
+use crate::catalog::VisionClass;
 use crate::catalog::models::{self, NotFound, Resolved};
 use crate::discover::Found;
 use crate::document::{Document, Syntax, Value, limits};
@@ -296,6 +297,20 @@ fn stand_in(run: &mut TrainingRun, resolved: &Resolved) {
         let why = "the model runs code of its own, and its layers are taken for this family's";
         Setting::assumed(family.to_owned(), why)
     });
+    let uncounted = resolved.architecture.vision.as_ref().is_some_and(|v| v.class == VisionClass::Uncounted)
+        && resolved.architecture.extra_parameters == 0;
+    run.taken_for = match resolved.taken_for {
+        Some(id) => {
+            let why = "the model is taken for this public one because of its name";
+            Some(Setting::assumed(id.to_owned(), why))
+        }
+        None if uncounted => {
+            let why =
+                "the towers of this class are not counted; `extra_parameters` in llmlint.toml declares them";
+            Some(Setting::assumed("its language model alone".to_owned(), why))
+        }
+        None => None,
+    };
 }
 
 /// The schema's and the rules' findings.

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::common::{Failure, ListFormat, OutputOptions, evidence, new_table, write_table};
-use crate::catalog::models;
+use crate::catalog::{models, names};
 use crate::report::words::grouped;
 use crate::run::ModelRef;
 
@@ -29,7 +29,7 @@ pub(crate) struct ModelsArgs {
 pub(crate) fn run(args: &ModelsArgs, out: &mut dyn Write) -> Result<u8, Failure> {
     let wanted = args.pattern.as_deref().unwrap_or_default().to_ascii_lowercase();
     let matches = |name: &str| name.to_ascii_lowercase().contains(&wanted);
-    let exact = models::in_catalogue(&wanted).map(|(model, _)| model);
+    let exact = names::in_catalogue(&wanted).map(|named| named.model);
     let chosen: Vec<_> = models::all()
         .iter()
         .filter(|m| exact == Some(*m) || matches(m.id) || m.ids.iter().any(|id| matches(id)))

@@ -23,6 +23,7 @@ pub fn plain(
     }
     TrainingRun {
         stand_in: None,
+        taken_for: None,
         model,
         model_code: of(code, by),
         task: of(Task::CausalLm, by),

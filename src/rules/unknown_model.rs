@@ -12,8 +12,10 @@ declare_rule! {
     ///
     /// ## Why
     ///
-    /// Without the model's shape there is no estimate. Names are never guessed: a wrong model would
-    /// be a wrong estimate. A name that is nearly one in the catalogue may be misspelt.
+    /// Without the model's shape there is no estimate. Names are not guessed: a wrong model would be
+    /// a wrong estimate. A public model's full name under another owner, or at the end of a local
+    /// path, is taken for that model, and `explain` lists it as an assumption. A name that is nearly
+    /// one in the catalogue may be misspelt.
     ///
     /// ## Example
     ///

@@ -75,8 +75,8 @@ impl Family {
             "smollm3" => Family::SmolLm3,
             "granite" => Family::Granite,
             "glm" => Family::Glm,
-            "glm4" => Family::Glm4,
-            "glm4_moe" => Family::Glm4Moe,
+            "glm4" | "glm4v_text" | "glm46v_text" => Family::Glm4,
+            "glm4_moe" | "glm4v_moe_text" => Family::Glm4Moe,
             "cohere" => Family::Cohere,
             "cohere2" => Family::Cohere2,
             "mixtral" => Family::Mixtral,
@@ -134,13 +134,26 @@ impl Family {
 pub(super) fn read(config: &Map<String, Value>) -> Result<Architecture, String> {
     if let Some((text, vision)) = vision::split(config) {
         let mut architecture = language(text, false)?;
+        architecture.extra_parameters = extra_parameters(config)?;
         if architecture.quantized.is_none() {
             architecture.quantized = quantized(config);
         }
         architecture.vision = Some(vision);
         return Ok(architecture);
     }
-    language(config.clone(), true)
+    let extra = extra_parameters(config)?;
+    Ok(Architecture { extra_parameters: extra, ..language(config.clone(), true)? })
+}
+
+/// `extra_parameters`, a field of ours: parameters of towers whose shapes are not known here.
+fn extra_parameters(config: &Map<String, Value>) -> Result<u64, String> {
+    match config.get("extra_parameters") {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) => value
+            .as_u64()
+            .filter(|n| *n < 1 << 43)
+            .ok_or_else(|| "`extra_parameters` is not a number of parameters".to_owned()),
+    }
 }
 
 /// A config's fields, under their usual names where they have another.

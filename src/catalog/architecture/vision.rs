@@ -21,6 +21,8 @@ pub enum VisionClass {
     Mistral3,
     /// Idefics3 and SmolVLM.
     Idefics3,
+    /// A class whose towers are not counted, unless the config says how many parameters they have.
+    Uncounted,
 }
 
 /// The vision part of a vision-language model.
@@ -52,6 +54,13 @@ fn class(model_type: &str) -> Option<(VisionClass, &'static str)> {
         "mllama" => (VisionClass::Mllama, "mllama_text_model"),
         "mistral3" => (VisionClass::Mistral3, "mistral"),
         "idefics3" | "smolvlm" => (VisionClass::Idefics3, "llama"),
+        "gemma3n" => (VisionClass::Uncounted, "gemma3n_text"),
+        "gemma4" => (VisionClass::Uncounted, "gemma4_text"),
+        "internvl" => (VisionClass::Uncounted, "qwen2"),
+        "lfm2_vl" => (VisionClass::Uncounted, "lfm2"),
+        "glm4v" | "glm46v" => (VisionClass::Uncounted, "glm4v_text"),
+        "glm4v_moe" => (VisionClass::Uncounted, "glm4v_moe_text"),
+        "voxtral" => (VisionClass::Uncounted, "llama"),
         _ => return None,
     })
 }
@@ -77,7 +86,10 @@ pub(super) fn split(config: &Map<String, Value>) -> Option<(Map<String, Value>, 
     // say it for the language model only.
     let says = |map: &Map<String, Value>| map.get("tie_word_embeddings").and_then(Value::as_bool);
     let tied = match (says(&outer), says(&text)) {
-        (None, None) => matches!(class, VisionClass::Gemma3 | VisionClass::PaliGemma),
+        (None, None) => {
+            matches!(class, VisionClass::Gemma3 | VisionClass::PaliGemma)
+                || matches!(language, "gemma3n_text" | "gemma4_text" | "lfm2")
+        }
         (a, b) => a == Some(true) || b == Some(true),
     };
     text.insert("tie_word_embeddings".into(), tied.into());

@@ -126,6 +126,7 @@ impl Framework for Native {
         let parallelism = parallelism(cx);
         Some(TrainingRun {
             stand_in: None,
+            taken_for: None,
             model,
             model_code: or(cx, "training.model_code", ModelCode::Transformers),
             task: or(cx, "training.task", Task::CausalLm),

@@ -53,6 +53,7 @@ pub(super) fn model(b: &mut Build<'_>, vision: &Vision, text: u64) -> Result<(),
         VisionClass::Llava | VisionClass::LlavaNext | VisionClass::LlavaOnevision => {
             llava(b, &v, vision, text)
         }
+        VisionClass::Uncounted => Ok(()),
         VisionClass::Mllama => mllama(b, &v, text),
         VisionClass::Llama4 => llama4(b, &v, text),
         VisionClass::Mistral3 => {
