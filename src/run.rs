@@ -183,10 +183,41 @@ pub enum Quantization {
     Nf4,
     /// 4-bit normal float with quantised scales.
     Nf4Double,
+    /// 4-bit integers, one 16-bit scale and one zero point per 128 weights (GPTQ, AWQ).
+    Int4,
+    /// 4-bit floats, one 8-bit scale per 16 weights.
+    Nvfp4,
+    /// 2 bits a weight: 16-bit codes for vectors of 8, out of a codebook a matrix (AQLM 1x16).
+    Aqlm2,
     /// LLM.int8.
     Int8,
     /// 8-bit floats.
     Fp8,
+}
+
+impl Quantization {
+    /// Four bits or fewer: products run on a 16-bit copy of each matrix.
+    pub fn is_packed(self) -> bool {
+        use Quantization::{Aqlm2, Fp8, Int4, Int8, Nf4, Nf4Double, None, Nvfp4};
+        match self {
+            Nf4 | Nf4Double | Int4 | Nvfp4 | Aqlm2 => true,
+            None | Int8 | Fp8 => false,
+        }
+    }
+
+    /// By the name of a checkpoint's format, where that says enough.
+    pub fn of_format(format: &str) -> Option<Quantization> {
+        Some(match format {
+            "gptq" | "awq" => Quantization::Int4,
+            "nvfp4" => Quantization::Nvfp4,
+            "aqlm" => Quantization::Aqlm2,
+            "nf4" | "fp4" => Quantization::Nf4,
+            "bnb4" => Quantization::Nf4Double,
+            "int8" => Quantization::Int8,
+            "fp8" => Quantization::Fp8,
+            _ => return None,
+        })
+    }
 }
 
 /// The optimizer, by what it keeps per parameter.

@@ -144,3 +144,15 @@ fn activation_offloading_replaces_recomputing_only_beside_adapters() {
     let text = format!("{text}adapter: lora\nlora_r: 8\n");
     assert_eq!(lowered(&text, None).activation_checkpointing.value, Checkpointing::None);
 }
+
+#[test]
+fn parameters_trained_by_name_are_counted() {
+    let file = common::root().join("fixtures/axolotl/named-parameters.yaml");
+    let text = std::fs::read(file).expect("fixture");
+    let context = llmlint::check::Context::default();
+    let report = llmlint::check::check_bytes("a.yaml", text, Syntax::Yaml, true, &context).expect("a run");
+    // Three MLP matrices in each of two layers, and the whole embedding: a range masks a gradient
+    // that is made in full.
+    let trained = report.estimate.expect("estimated").parameters.trainable;
+    assert_eq!(trained, 2 * 3 * 1536 * 8960 + 151_936 * 1536);
+}

@@ -4,7 +4,9 @@ use crate::catalog::Architecture;
 use crate::catalog::models::{self, Lookup};
 use crate::memory::parameters::Inventory;
 use crate::memory::{Cause, Estimate, Interval, estimate};
-use crate::run::{DataParallel, Generator, SEQUENCE_LENGTH, Setting, TrainingRun, Unknown};
+use crate::run::{
+    DataParallel, Generator, Method, Quantization, SEQUENCE_LENGTH, Setting, TrainingRun, Unknown,
+};
 use crate::settings::Budget;
 
 /// Tokens a sequence where a file leaves the length to its data. Not a measurement: most
@@ -31,6 +33,20 @@ pub(super) fn settle_gpus(run: &mut TrainingRun, unknown: &mut Vec<Unknown>) {
                 .into(),
             location: run.parallelism.data_parallel.origin.location(),
         }),
+    }
+}
+
+/// A checkpoint that is stored quantised stays so under adapters, where the run says nothing else.
+pub(super) fn settle_checkpoint(run: &mut TrainingRun, architecture: &Architecture) {
+    let Some(format) = architecture.quantized.as_deref() else { return };
+    if run.quantization.value != Quantization::None || run.lora.is_none() {
+        return;
+    }
+    if let Some(stored) = Quantization::of_format(format) {
+        run.quantization = Setting::assumed(stored, format!("the checkpoint is stored so ({format})"));
+        if run.method.value == Method::Lora {
+            run.method.value = Method::Qlora;
+        }
     }
 }
 

@@ -275,6 +275,7 @@ fn lower(
         Ok(resolved) => {
             stand_in(run, resolved);
             let budget = report.budget.as_ref();
+            answer::settle_checkpoint(run, &resolved.architecture);
             answer::settle_beside(run, &resolved.architecture, &lookup, budget, &mut report.unknown);
             answer::answer(run, &resolved.architecture, &mut report.unknown, &mut report.estimate);
             report.architecture = Some(resolved.architecture.clone());

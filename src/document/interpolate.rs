@@ -114,17 +114,27 @@ impl Interpolation<'_> {
         }
     }
 
-    /// Leading dots climb from the node's own mapping; otherwise the path starts at the root.
+    /// Leading dots climb from the node's own mapping; otherwise the path starts at the root. A
+    /// file may carry another whole file (MosaicML's `parameters:`), which is then what is searched.
     fn node_at(&self, path: &str) -> Option<NodeId> {
         let name = path.trim_start_matches('.');
         let dots = path.len() - name.len();
-        let mut start = self.document.root(Dialect::OmegaConf)?.id();
         if dots > 0 {
-            start = self.node;
+            let mut start = self.node;
             for _ in 0..dots {
                 start = self.document.parent(start)?;
             }
+            return self.below(start, name);
         }
+        let root = self.document.root(Dialect::OmegaConf)?;
+        self.below(root.id(), name).or_else(|| {
+            let carried = root.get("parameters").filter(Value::is_mapping)?;
+            self.below(carried.id(), name)
+        })
+    }
+
+    /// The node at a dotted path below another.
+    fn below(&self, start: NodeId, name: &str) -> Option<NodeId> {
         let mut value = Value::new(self.document, start, Dialect::OmegaConf);
         for part in name.replace('[', ".").replace(']', "").split('.').filter(|part| !part.is_empty()) {
             value = match part.parse::<usize>() {

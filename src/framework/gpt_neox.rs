@@ -359,7 +359,14 @@ fn task(cx: &Lowering<'_>, run: &mut TrainingRun) {
                     Setting { value: ReferenceModel::Resident, origin: Origin::Written(at) };
             }
         }
-        "reinforce" => run.task = Setting::written(Task::Rollout, at),
+        // Another process generates the answers; the copy is there unless nothing is compared.
+        "reinforce" => {
+            let distance = written(cx, "kl_div_beta", |v| v.to_float());
+            if distance.is_none_or(|beta| beta.value > 0.0) {
+                run.reference_model =
+                    Setting { value: ReferenceModel::Resident, origin: Origin::Written(at) };
+            }
+        }
         _ => {}
     }
 }

@@ -83,7 +83,7 @@ impl Framework for LlmFoundry {
         let root = parameters(cx.root);
         let file = File { root };
         let (model, mpt) = model(cx, root)?;
-        let micro = micro_batch(cx, root);
+        let micro = micro_batch(root);
         let sequence = file.written("max_seq_len", count).unwrap_or_else(|| {
             cx.missing("sequence length", "set `max_seq_len`", None);
             Setting::assumed(0, "missing")
@@ -144,17 +144,13 @@ fn file_gpus(root: Value<'_>) -> Option<Setting<u64>> {
     count(value).map(|n| Setting::written(n, here(value)))
 }
 
-fn micro_batch(cx: &mut Lowering<'_>, root: Value<'_>) -> Setting<u64> {
+fn micro_batch(root: Value<'_>) -> Setting<u64> {
     let value = root.get("device_train_microbatch_size");
     if let Some(setting) = value.and_then(|v| count(v).map(|n| Setting::written(n, here(v)))) {
         return setting;
     }
-    cx.missing(
-        "micro-batch size",
-        "`device_train_microbatch_size: auto` searches for what fits while it runs; write a number",
-        value.map(here),
-    );
-    Setting::assumed(1, "searched for at run time")
+    // Composer halves it until it fits, down to one.
+    Setting::assumed(1, "`auto` searches for what fits; one sequence is the least that it comes down to")
 }
 
 /// The model, and whether it is MPT.

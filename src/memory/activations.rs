@@ -311,7 +311,7 @@ pub(crate) fn adapted(
         doubt: None,
     };
     if run.model_code.value == ModelCode::Litgpt {
-        let four_bit = matches!(run.quantization.value, Quantization::Nf4 | Quantization::Nf4Double);
+        let four_bit = run.quantization.value.is_packed();
         litgpt(&mut activations, shape, four_bit, Some(adapters));
     }
     stacked_experts(run, shape, adapters, &mut activations, checkpointed);
@@ -423,10 +423,10 @@ fn window_of_frozen(shape: &Shape<'_>, activations: &mut Activations, checkpoint
 /// The frozen table's name: base, autocast, preparation, adapters.
 fn label(run: &TrainingRun, adapters: &Adapters) -> String {
     let base = match run.quantization.value {
-        Quantization::Nf4 | Quantization::Nf4Double => "nf4",
+        packed if packed.is_packed() => "nf4",
         Quantization::Int8 => "int8",
         Quantization::None | Quantization::Fp8 if run.weights.value == Dtype::Fp32 => "fp32",
-        Quantization::None | Quantization::Fp8 => "bf16",
+        _ => "bf16",
     };
     let quantised = matches!(base, "nf4" | "int8");
     let prepared = quantised && run.prepare_kbit.value;

@@ -126,7 +126,7 @@ impl Keeps {
         let prepared = run.prepare_kbit.value && quantization != Quantization::None;
         let int8 = quantization == Quantization::Int8;
         let autocast = run.autocast.value || int8 || prepared;
-        let four_bit = matches!(quantization, Quantization::Nf4 | Quantization::Nf4Double);
+        let four_bit = quantization.is_packed();
         let full_base = run.weights.value == Dtype::Fp32 && quantization == Quantization::None;
         let wide = adapter >= 4.0 || full_base;
         if wide && !autocast {

@@ -7,7 +7,7 @@ use super::beside;
 use super::expression::Symbol;
 use super::loss::{self, LossContext, LossMemory};
 use super::parallel::{self, Degrees, Slice};
-use super::parameters::{Inventory, ParameterCount, Place};
+use super::parameters::{Inventory, ParameterCount, Place, patterns};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
@@ -227,6 +227,12 @@ fn not_modelled(run: &TrainingRun, architecture: &Architecture) -> Vec<Unknown> 
         let why = "adapters under pipeline parallelism are not modelled";
         push("pipeline parallel", why.into(), parallel.pipeline.origin.location());
     }
+    if let Some(named) = &run.beside.trained_patterns
+        && patterns::compile(&named.value).is_none()
+    {
+        let why = "one of the patterns is no regular expression that is understood here";
+        push("trained parameters", why.into(), named.origin.location());
+    }
     if degrees.expert > 1 && architecture.moe.is_none() {
         let why = "the model has no experts to spread";
         push("expert parallel", why.into(), parallel.expert.origin.location());
@@ -251,6 +257,17 @@ fn groups(run: &TrainingRun, inventory: &Inventory, adapters: Option<&Adapters>)
         let layer = inventory.largest_layer() as f64;
         let largest = layer.max(inventory.embedding() as f64).max(inventory.head() as f64);
         return Groups { layers: layer, head: 0.0, total: largest, tied: false };
+    }
+    if let Some(named) = &run.beside.trained_patterns
+        && let Some(compiled) = patterns::compile(&named.value)
+    {
+        let matched = patterns::matched(inventory, &compiled);
+        return Groups {
+            layers: matched.layers as f64,
+            head: matched.head as f64,
+            total: matched.total as f64,
+            tied: inventory.head_is_tied() && matched.embedding > 0,
+        };
     }
     let layers = inventory.in_layers() as f64;
     if run.method.value == Method::Freeze {
@@ -292,7 +309,7 @@ fn trained(
             rank: None,
         };
     }
-    let share = if run.method.value == Method::Freeze {
+    let share = if run.method.value == Method::Freeze || run.beside.trained_patterns.is_some() {
         groups.total / (inventory.language() as f64).max(1.0)
     } else {
         1.0

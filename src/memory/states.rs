@@ -255,6 +255,13 @@ pub(crate) fn quantized_bytes(quantization: Quantization) -> Option<(f64, &'stat
             "0.5 + 1/64 + 4/(64·256)",
             "bitsandbytes nf4, scales in 8 bits with one fp32 scale a block of 256",
         ),
+        Quantization::Int4 => (
+            0.5 + 2.5 / 128.0,
+            "0.5 + 2.5/128",
+            "GPTQ and AWQ: 4-bit integers, a 16-bit scale and a 4-bit zero point per 128",
+        ),
+        Quantization::Nvfp4 => (0.5 + 1.0 / 16.0, "0.5 + 1/16", "NVFP4: one 8-bit scale per 16"),
+        Quantization::Aqlm2 => (0.25, "0.25", "AQLM 1x16: a 16-bit code for 8 weights; codebooks apart"),
         Quantization::Int8 => (1.0, "1", "bitsandbytes LLM.int8: one fp32 scale a row"),
         Quantization::Fp8 => (1.0, "1", "8-bit floats with one fp32 scale a tensor or block"),
     })

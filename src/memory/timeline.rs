@@ -107,6 +107,18 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
             always("quantised weights", drivers, source),
             &[(&format!("({formula})"), bytes), ("P_linear", part)],
         );
+        if run.quantization.value == Quantization::Aqlm2 {
+            let matrices: f64 =
+                inventory.linears().filter(|(t, _)| t.in_layer()).map(|(t, _)| t.copies as f64).sum();
+            lines.product(
+                always(
+                    "codebooks of the quantised weights",
+                    drivers,
+                    "65,536 vectors of 8 in 16 bits a matrix",
+                ),
+                &[("2·8·2^16", 1_048_576.0), ("matrices", matrices)],
+            );
+        }
         if run.quantization.value == Quantization::Int8 {
             let rows: f64 = inventory
                 .linears()
@@ -561,9 +573,7 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
 
 /// 4-bit weights are dequantised one matrix at a time.
 fn dequantised(plan: &Plan<'_>, lines: &mut Lines) {
-    if !matches!(plan.run.quantization.value, Quantization::Nf4 | Quantization::Nf4Double)
-        || plan.adapters.is_none()
-    {
+    if !plan.run.quantization.value.is_packed() || plan.adapters.is_none() {
         return;
     }
     let largest =

@@ -103,6 +103,8 @@ pub struct Beside {
     pub orthogonal_block: Option<Setting<u64>>,
     /// The weights of routed experts stay in the host's memory, and are computed with there.
     pub experts_on_host: Option<Setting<bool>>,
+    /// Regular expressions over parameters' names, from their start: only what matches is trained.
+    pub trained_patterns: Option<Setting<Vec<String>>>,
     /// The trained layers are not the last ones, so that the backward goes through all.
     pub spread_layers: bool,
     /// What widens the interval.
@@ -144,6 +146,9 @@ impl Beside {
         }
         if let Some(block) = &self.orthogonal_block {
             list.push(("oft.block_size", block.value.to_string(), &block.origin));
+        }
+        if let Some(patterns) = &self.trained_patterns {
+            list.push(("trained_parameters", patterns.value.join(", "), &patterns.origin));
         }
         if let Some(host) = &self.experts_on_host {
             list.push(("offload.experts", host.value.to_string(), &host.origin));

@@ -177,8 +177,7 @@ fn quantization(cx: &Lowering<'_>, adapter: &Setting<String>) -> Setting<Quantiz
 
 fn on_disk(cx: &Lowering<'_>) -> Option<Setting<Quantization>> {
     if let Some(on) = cx.written("gptq", flag).filter(|on| on.value) {
-        // 4 bits a weight and 16-bit scales per 128: as NF4 within 3 %.
-        return Some(on.map(|_| Quantization::Nf4));
+        return Some(on.map(|_| Quantization::Int4));
     }
     cx.written("base_model", |v| {
         v.as_str()?

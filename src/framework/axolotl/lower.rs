@@ -10,7 +10,7 @@ use crate::framework::schema::{at_least, is_placeholder};
 use crate::framework::training_arguments::{self as hf, flag, text};
 use crate::framework::{Lowering, deepspeed};
 use crate::run::{
-    Attention, Batching, Checkpointing, Dtype, Kernels, Loss, Method, ModelCode, ModelRef, Optimizer,
+    Attention, Batching, Checkpointing, Doubt, Dtype, Kernels, Loss, Method, ModelCode, ModelRef, Optimizer,
     OptimizerImplementation, ReferenceModel, Setting, Task, TrainingRun,
 };
 
@@ -244,19 +244,41 @@ fn loss_and_kernels(cx: &Lowering<'_>, run: &mut TrainingRun) {
     }
 }
 
-/// Parameters that are trained by name are not counted yet.
+/// `unfrozen_parameters`: everything else is frozen. A dot stands for itself; a range behind the
+/// pattern masks gradients, which are still made whole (utils/freeze.py). PEFT freezes the base by
+/// itself, so under adapters the list comes to nothing.
 fn partial(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
     let listed = cx.root.get("unfrozen_parameters").filter(|v| v.items().next().is_some());
     if let Some(list) = listed.filter(|_| run.method.value == Method::Full) {
-        cx.missing(
-            "trained parameters",
-            "`unfrozen_parameters` trains parameters by pattern, which is not counted yet",
-            Some(here(list)),
-        );
+        let patterns = list.items().filter_map(|item| item.as_str().map(literal_dots)).collect();
+        run.beside.trained_patterns = Some(Setting::written(patterns, here(list)));
+        run.beside.doubts.push(Doubt {
+            why: "frozen layers among trained ones keep less",
+            below: 0.3,
+            above: 0.0,
+        });
     }
     if plugin(cx, "spectrum") || cx.root.get("lisa_n_layers").is_some_and(|v| !v.is_null()) {
         cx.missing("trained parameters", "layers are chosen while training (Spectrum, LISA)", None);
     }
+}
+
+/// Axolotl's reading of a pattern: no range behind it, and dots for themselves unless a plus follows.
+fn literal_dots(pattern: &str) -> String {
+    let range = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == ':');
+    let name = match pattern.strip_suffix(']').and_then(|head| head.rsplit_once('[')) {
+        Some((name, inside)) if !name.is_empty() && !inside.is_empty() && range(inside) => name,
+        _ => pattern,
+    };
+    let mut text = String::with_capacity(name.len() + 8);
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == '.' && rest.peek() != Some(&'+') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
 }
 
 fn task(cx: &Lowering<'_>, run: &mut TrainingRun) {

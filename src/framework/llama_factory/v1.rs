@@ -210,7 +210,11 @@ fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
         return;
     };
     match name.value.as_str() {
-        "fsdp2" => {
+        // FSDPTurbo is FSDP2 with the experts spread over ranks as well.
+        "fsdp2" | "fsdpturbo" => {
+            if let Some(expert) = cx.written("dist_config.ep_size", count).filter(|n| n.value > 1) {
+                run.parallelism.expert = expert;
+            }
             let replicate = cx.written("mp_replicate_size", count).filter(|n| n.value > 1);
             let kind = if replicate.is_some() { DataParallel::Hsdp } else { DataParallel::Fsdp };
             let parallel = &mut run.parallelism;

@@ -13,6 +13,7 @@ mod gpt;
 mod inventory;
 pub mod lora;
 mod mixers;
+pub(crate) mod patterns;
 mod vision;
 
 pub use inventory::{Inventory, LayerKind, Linear, LinearKind, Place, Role, Tensor};
