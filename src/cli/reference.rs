@@ -8,7 +8,7 @@ use super::OK;
 use super::common::Failure;
 use crate::framework::{self, Kind};
 use crate::settings::{SettingsFile, did_you_mean};
-use crate::{framework::native, rules};
+use crate::{framework::native, report, rules};
 
 /// Arguments of `schema`.
 #[derive(Debug, Args)]
@@ -97,6 +97,9 @@ pub(crate) fn rules(args: &RulesArgs) -> Result<u8, Failure> {
         if args.name.is_some() {
             writeln!(out, "# {} ({})\n\n{}\n", info.name, info.severity.as_str(), info.summary)?;
             out.write_all(info.markdown().as_bytes())?;
+            if let Some(url) = report::rule_url(info.name) {
+                writeln!(out, "\nWhat the example prints: {url}")?;
+            }
         } else {
             writeln!(out, "{:<40} {:<8} {}", info.name, info.severity.as_str(), info.summary)?;
         }
