@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod gpus;
+pub mod hub;
 pub mod instances;
 pub mod models;
 pub mod names;

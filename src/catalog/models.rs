@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Map, Value};
 
+use super::hub::{self, Hub};
+use super::names::Named;
 use super::{Architecture, gpus, names};
 use crate::document::limits;
 use crate::run::ModelRef;
@@ -52,8 +54,8 @@ pub struct Lookup {
     pub root: Option<PathBuf>,
     /// The Hugging Face cache's `hub` directory.
     pub cache: Option<PathBuf>,
-    /// The network may be asked.
-    pub online: bool,
+    /// The hub, where the network may be asked.
+    pub hub: Option<Arc<Hub>>,
 }
 
 /// A name that was not found.
@@ -185,20 +187,36 @@ pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> 
     {
         return read(&config, replaced, Provenance::Cache(revision));
     }
-    if let Some(named) = names::in_catalogue(name) {
-        let found = named.model;
-        let mut config = found.config().map_err(|why| NotFound { why, near: Vec::new() })?;
-        if let Some(stored) = named.stored {
-            config.insert("quantization_config".into(), stored);
+    let named = names::in_catalogue(name);
+    // A fact of the hub's goes before an assumption of ours.
+    let mut asked = None;
+    if named.as_ref().is_none_or(|named| named.taken_for.is_some())
+        && !matches!(model, ModelRef::Path(_))
+        && let Some(hub) = &lookup.hub
+    {
+        match hub.config(name) {
+            Ok(config) => return read(&config, replaced, Provenance::Hub),
+            Err(why) => asked = Some(why),
         }
-        // LitGPT's models have a head of their own, also where the original shares the embedding.
-        if name.starts_with("litgpt:") {
-            config.insert("tie_word_embeddings".into(), false.into());
-        }
-        let resolved = read(&config, replaced, Provenance::Catalogue(found.id.to_owned()))?;
-        return Ok(Resolved { stand_in: found.stand_in, taken_for: named.taken_for, ..resolved });
     }
-    Err(not_found(name, matches!(model, ModelRef::Path(_))))
+    match named {
+        Some(named) => from_catalogue(&named, name.starts_with("litgpt:"), replaced),
+        None => Err(not_found(name, matches!(model, ModelRef::Path(_)), asked)),
+    }
+}
+
+fn from_catalogue(named: &Named, litgpt: bool, replaced: &Map<String, Value>) -> Result<Resolved, NotFound> {
+    let found = named.model;
+    let mut config = found.config().map_err(|why| NotFound { why, near: Vec::new() })?;
+    if let Some(stored) = &named.stored {
+        config.insert("quantization_config".into(), stored.clone());
+    }
+    // LitGPT's models have a head of their own, also where the original shares the embedding.
+    if litgpt {
+        config.insert("tie_word_embeddings".into(), false.into());
+    }
+    let resolved = read(&config, replaced, Provenance::Catalogue(found.id.to_owned()))?;
+    Ok(Resolved { stand_in: found.stand_in, taken_for: named.taken_for, ..resolved })
 }
 
 fn read(
@@ -218,14 +236,17 @@ fn read(
         .map_err(|why| NotFound { why, near: Vec::new() })
 }
 
-fn not_found(name: &str, path: bool) -> NotFound {
+fn not_found(name: &str, path: bool, asked: Option<String>) -> NotFound {
     let looks_local = path || name.starts_with(['/', '.', '~', '$']) || name.matches('/').count() > 1;
     let declare = "declare its dimensions in llmlint.toml under `[models.\"…\"]`, or there name its `config.json` \
                    with `config = \"path\"`";
     let why = if looks_local {
         format!("no `config.json` is found at this path inside the repository; {declare}")
     } else {
-        format!("it is not in the catalogue, nor in a local directory or the Hugging Face cache; {declare}")
+        let asked = asked.map(|why| format!(", and {why}")).unwrap_or_default();
+        format!(
+            "it is not in the catalogue, nor in a local directory or the Hugging Face cache{asked}; {declare}"
+        )
     };
     NotFound { why, near: if looks_local { Vec::new() } else { near(name) } }
 }
@@ -262,19 +283,14 @@ fn local(name: &str, lookup: &Lookup) -> Option<(String, Map<String, Value>)> {
 }
 
 /// The config of the snapshot that `refs/main` names, else of the only snapshot there is.
-fn cached(id: &str, hub: Option<&Path>) -> Option<(String, Map<String, Value>)> {
+fn cached(id: &str, folder: Option<&Path>) -> Option<(String, Map<String, Value>)> {
     let (owner, name) = id.split_once('/')?;
-    let plain = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    if !plain(owner) || !plain(name) {
+    if !hub::is_part(owner) || !hub::is_part(name) {
         return None;
     }
-    let folder = hub?.join(format!("models--{owner}--{name}"));
+    let folder = folder?.join(format!("models--{owner}--{name}"));
     let main = std::fs::read_to_string(folder.join("refs/main")).ok().map(|text| text.trim().to_owned());
-    let revision = match main.filter(|revision| plain(revision)) {
+    let revision = match main.filter(|revision| hub::is_part(revision)) {
         Some(revision) => revision,
         None => {
             let mut found = std::fs::read_dir(folder.join("snapshots")).ok()?.flatten();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::catalog::hub::Hub;
 use crate::catalog::models::Lookup;
 use crate::check::{Context, Report, Unreadable};
 use crate::discover::{self, Found};
@@ -63,6 +64,9 @@ pub(crate) struct BudgetOptions {
     /// Use no settings file at all
     #[arg(long, conflicts_with = "config", help_heading = "Settings")]
     pub isolated: bool,
+    /// Ask the Hugging Face hub for the config.json of models that are found nowhere else
+    #[arg(long, help_heading = "Settings")]
+    pub online: bool,
 }
 
 /// Options for output.
@@ -219,7 +223,8 @@ pub(crate) fn prepare(
         let path = working_directory.join(&file.path);
         settings.prepare(path.parent().unwrap_or(&path)).map_err(failed)?;
     }
-    let lookup = Lookup { cache: hub_cache(), ..Lookup::default() };
+    let hub = if budget.online { Some(std::sync::Arc::new(hub().map_err(Failure::Message)?)) } else { None };
+    let lookup = Lookup { cache: hub_cache(), hub, ..Lookup::default() };
     Ok(Prepared {
         files,
         context: Context { working_directory, settings, command_line, lookup, select, ignore },
@@ -230,6 +235,12 @@ pub(crate) fn prepare(
 pub(crate) fn unreadable(files: &[Unreadable]) -> Failure {
     let lines: Vec<String> = files.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
     Failure::Message(lines.join("\n"))
+}
+
+/// The hub, by the variables that its own library reads.
+fn hub() -> Result<Hub, String> {
+    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Hub::new(var("HF_ENDPOINT").as_deref(), var("HF_TOKEN"))
 }
 
 /// The Hugging Face cache, by the variables its own library reads.
