@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span as EventSpan, Tag};
 
 use super::{
-    Comment, Document, Entry, Node, NodeId, NodeKind, Problem, ProblemKind, Style, Syntax, limits, refusals,
+    Comment, Dialect, Document, Entry, Node, NodeId, NodeKind, Problem, ProblemKind, Scalar, Style, Syntax,
+    limits, pyyaml, refusals,
 };
 use crate::source::Span;
 
@@ -217,8 +218,10 @@ impl Builder<'_> {
         }
     }
 
+    /// Keys are one where PyYAML makes one value of them: `"a"` and `a`, `1_000` and `1000`, `yes`
+    /// and `true`.
     fn duplicates(&mut self, entries: &[Entry]) {
-        let mut seen: HashMap<&str, Span> = HashMap::new();
+        let mut seen: HashMap<KeyValue<'_>, Span> = HashMap::new();
         let mut reported = HashSet::new();
         let mut found = Vec::new();
         for entry in entries {
@@ -227,7 +230,7 @@ impl Builder<'_> {
                 if &**text == "<<" && *style == Style::Plain {
                     continue;
                 }
-                if let Some(first) = seen.insert(text, key.span)
+                if let Some(first) = seen.insert(KeyValue::of(text, *style, key.tag.as_deref()), key.span)
                     && reported.insert(key.span)
                 {
                     found.push(Problem {
@@ -253,10 +256,38 @@ impl Builder<'_> {
     }
 }
 
+/// What a key is to Python: a dictionary holds `1`, `1.0` and `True` as one.
+#[derive(PartialEq, Eq, Hash)]
+enum KeyValue<'t> {
+    Null,
+    Whole(i64),
+    /// The bits of a float that is no whole number.
+    Float(u64),
+    Text(&'t str),
+    DateTime(&'t str),
+}
+
+impl KeyValue<'_> {
+    fn of<'t>(text: &'t str, style: Style, tag: Option<&str>) -> KeyValue<'t> {
+        // No word of more than five letters is anything but text.
+        if text.len() > 5 && text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            return KeyValue::Text(text);
+        }
+        match pyyaml::resolve(text, style, tag, Dialect::PyYaml) {
+            Scalar::Null => KeyValue::Null,
+            Scalar::Bool(on) => KeyValue::Whole(i64::from(on)),
+            Scalar::Int(n) => KeyValue::Whole(n),
+            Scalar::Float(x) if x.fract() == 0.0 && x.abs() < 9e15 => KeyValue::Whole(x as i64),
+            Scalar::Float(x) => KeyValue::Float(x.to_bits()),
+            Scalar::DateTime(_) => KeyValue::DateTime(text),
+            Scalar::Str(_) | Scalar::Interpolated(_) => KeyValue::Text(text),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Dialect;
 
     #[test]
     fn keys_and_values_have_their_bytes() {
@@ -275,5 +306,25 @@ mod tests {
         let document = parse("a: 1\na: 2\n");
         assert_eq!(document.problems.len(), 1);
         assert_eq!(document.root(Dialect::PyYaml).and_then(|r| r.get("a")?.as_int()), Some(2));
+    }
+
+    #[test]
+    fn keys_are_compared_as_python_compares_them() {
+        let twice = |text: &str| {
+            let document = parse(text);
+            document.problems.iter().filter(|p| p.kind == ProblemKind::DuplicateKey).count()
+        };
+        for same in [
+            "a: 1\n\"a\": 2\n",
+            "1_000: 1\n1000: 2\n",
+            "yes: 1\ntrue: 2\n",
+            "1: 1\non: 2\n",
+            "~: 1\nnull: 2\n",
+        ] {
+            assert_eq!(twice(same), 1, "{same}");
+        }
+        for other in ["1: 1\n\"1\": 2\n", "yes: 1\n\"yes\": 2\n", "010: 1\n10: 2\n", "a: 1\nA: 2\n"] {
+            assert_eq!(twice(other), 0, "{other}");
+        }
     }
 }

@@ -87,14 +87,13 @@ impl InvalidValue {
     }
 }
 
-/// Values in backquotes; the names of types (`true or false`, `an integer`) as words.
+/// The word is among the options, only the loader makes a boolean of it.
 fn surprising(file: &Checked<'_>, mistake: &Mistake, options: &[String]) -> bool {
-    let word = file.sources.first().map_or("", |source| source.slice(mistake.value_span));
-    YamlSurprisingBool::concerns(&mistake.key(), word)
-        && options.iter().any(|option| option == word)
-        && file.root.is_some_and(|root| root.dialect().is_yaml_1_1())
+    YamlSurprisingBool::speaks_of(file, mistake)
+        .is_some_and(|word| options.iter().any(|option| option.eq_ignore_ascii_case(word)))
 }
 
+/// Values in backquotes; the names of types (`true or false`, `an integer`) as words.
 fn quoted(option: &String) -> String {
     if option.contains(' ') { option.clone() } else { format!("`{option}`") }
 }

@@ -1,6 +1,7 @@
 //! Values of a type that the framework does not take.
 
 use super::Checked;
+use super::yaml_surprising_bool::YamlSurprisingBool;
 use crate::declare_rule;
 use crate::finding::{Finding, Severity};
 use crate::framework::schema::MistakeKind;
@@ -49,6 +50,9 @@ impl WrongType {
         let severity = if framework.checks_types() { Severity::Error } else { Severity::Warning };
         for mistake in file.mistakes {
             let MistakeKind::WrongType { expected, found } = &mistake.kind else { continue };
+            if YamlSurprisingBool::speaks_of(file, mistake).is_some() {
+                continue;
+            }
             let mut wanted: Vec<&str> = expected.iter().copied().filter(|name| *name != "null").collect();
             if wanted.is_empty() {
                 wanted.push("null");

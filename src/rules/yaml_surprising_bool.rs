@@ -4,6 +4,7 @@ use super::{Checked, numeric};
 use crate::declare_rule;
 use crate::document::{Scalar, Style};
 use crate::finding::{Finding, Safety, Severity};
+use crate::framework::schema::Mistake;
 use crate::source::Location;
 
 declare_rule! {
@@ -58,9 +59,17 @@ const WORDS: [(&str, Severity); 8] = [
 
 impl YamlSurprisingBool {
     /// Whether this rule speaks of `text` under `key`.
-    pub(super) fn concerns(key: &str, text: &str) -> bool {
+    fn concerns(key: &str, text: &str) -> bool {
         WORDS.iter().any(|(name, _)| *name == key)
             && matches!(text.to_ascii_lowercase().as_str(), "no" | "yes" | "on" | "off")
+    }
+
+    /// The word that a mistake of the schema stands on, where this rule speaks of it: one finding
+    /// for one mistake.
+    pub(super) fn speaks_of<'f>(file: &'f Checked<'_>, mistake: &Mistake) -> Option<&'f str> {
+        let word = file.sources.first()?.slice(mistake.value_span);
+        let loader = file.root.is_some_and(|root| root.dialect().is_yaml_1_1());
+        (loader && Self::concerns(&mistake.key(), word)).then_some(word)
     }
 
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
