@@ -88,6 +88,8 @@ def estimate(path, binary):
                           env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"})
     if done.returncode != 0:
         return {"error": done.stderr.strip()}
+    if not done.stdout.strip():
+        return {"error": "nothing printed: is the binary current?"}
     file = json.loads(done.stdout)["files"][0]
     found = file.get("estimate")
     return found and {k: found[k] for k in ("allocated_bytes", "reserved_bytes", "device_bytes", "phase")} or file.get("unknown")
