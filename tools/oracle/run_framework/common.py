@@ -31,8 +31,6 @@ def start_over_stub():
         OMP_NUM_THREADS="1",
         FAKECUDA_NDEV="1",
         FAKECUDA_TOTAL=os.environ.get("FAKECUDA_TOTAL", str(80 << 30)),
-        CUBLAS_WORKSPACE_CONFIG=":0:0",
-        CUBLASLT_WORKSPACE_SIZE="0",
         HF_HUB_OFFLINE="1",
         HF_DATASETS_OFFLINE="1",
         WANDB_DISABLED="true",

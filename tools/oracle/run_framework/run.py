@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a framework's own trainer over the stub on configs, and prints llmlint's estimate beside it.
 
-    run.py FRAMEWORK [CASE...]  --work DIR --llmlint BINARY [--csv FILE]
+    run.py FRAMEWORK [CASE...]  --work DIR --llmlint BINARY [--csv FILE] [--peak]
 
 CASE is a name of cases.py or a config file whose paths are those of DIR (models/NAME, data/...).
 Without one, every case runs. Run it with the Python of the framework's environment (README.md).
@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import common  # noqa: E402
+import peak  # noqa: E402
 from cases import CASES  # noqa: E402
 
 COLUMNS = ["id", "framework", "version", "model", "config", "allocated_bytes", "reserved_bytes", "phase"]
@@ -34,6 +35,7 @@ def main():
     arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "run_framework")
     arguments.add_argument("--llmlint", default="llmlint")
     arguments.add_argument("--csv", type=Path, help="append the rows to this table")
+    arguments.add_argument("--peak", action="store_true", help="print what is allocated at the peak")
     options = arguments.parse_args()
     options.csv = options.csv and options.csv.resolve()
     options.llmlint = str(Path(options.llmlint).resolve()) if "/" in options.llmlint else options.llmlint
@@ -49,9 +51,11 @@ def main():
     version = driver.load()
     for name in options.cases or CASES[options.framework]:
         path = config_file(options.framework, name)
-        measured = in_a_child(driver, path)
+        measured = in_a_child(driver, path, options.peak)
         found = estimate(path, options.llmlint)
         report(name, measured, found)
+        for line in measured.get("peak", []):
+            print("   ", line, flush=True)
         if options.csv and measured.get("allocated_bytes") and "error" not in measured:
             append(options.csv, options.framework, version, name, path, models, measured)
 
@@ -68,7 +72,7 @@ def config_file(framework, name):
     return path
 
 
-def in_a_child(driver, path):
+def in_a_child(driver, path, whole=False):
     """One case in a forked process: imports are shared, the device's state is not."""
     read, write = os.pipe()
     child = os.fork()
@@ -83,6 +87,8 @@ def in_a_child(driver, path):
         # Imports may have started CUDA. The stub's state is plain memory, so a fork keeps it whole.
         torch.cuda._is_in_bad_fork = lambda: False
         meter = common.Meter().start()
+        if whole:
+            peak.record()
         try:
             driver.run(path)
         except BaseException as error:  # noqa: BLE001
@@ -91,6 +97,8 @@ def in_a_child(driver, path):
         try:
             if meter.started:
                 answer.update(meter.row())
+            if whole:
+                answer["peak"] = list(peak.lines())
             sys.stdout.flush()
         finally:
             os.write(write, json.dumps(answer).encode())

@@ -16,7 +16,27 @@ def load():
     import transformers
 
     transformers.Trainer.save_model = lambda *_, **__: None  # what is saved is zeros
+    every_position()
     return f"trl {trl.__version__}, transformers {transformers.__version__}"
+
+
+def every_position():
+    """The fused head counts its labels on the device, where the stub has zeros: it would score no position at all.
+
+    Off Triton it scores every position, which is what rows without a masked label come to. Its two kernels write in place.
+    """
+    try:
+        import trl.kernels.chunked_logprob as head
+        import trl.trainer.utils as utils
+    except ImportError:
+        return  # before 1.16
+
+    class Nothing:
+        def __getitem__(self, _grid):
+            return lambda *_, **__: None
+
+    utils._use_triton = lambda _device: False
+    head._forward_kernel = head._backward_kernel = Nothing()
 
 
 def data(folder, length):
