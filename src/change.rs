@@ -175,13 +175,13 @@ impl Change {
                 run.activation_checkpointing.value = Checkpointing::Full;
             }
             Change::FuseLoss => {
-                if run.loss.value == Loss::Fused {
+                if run.loss.value.without_logits() {
                     return None;
                 }
                 run.loss.value = Loss::Fused;
             }
             Change::ChunkLoss(chunks) => {
-                if matches!(run.loss.value, Loss::Fused | Loss::Chunked { .. }) {
+                if run.loss.value.without_logits() || matches!(run.loss.value, Loss::Chunked { .. }) {
                     return None;
                 }
                 run.loss.value = Loss::Chunked { chunked: chunks };
@@ -191,7 +191,9 @@ impl Change {
                     return None;
                 }
                 run.kernels.value = Kernels::Liger;
-                run.loss.value = Loss::Fused;
+                if !run.loss.value.without_logits() {
+                    run.loss.value = Loss::Fused;
+                }
             }
             Change::Optimizer8bit => run.optimizer.value = eight_bit(run.optimizer.value)?,
             Change::PagedOptimizer8bit => run.optimizer.value = paged(run.optimizer.value)?,

@@ -369,8 +369,15 @@ pub enum Loss {
     /// All logits at once, softmax and cross entropy in one kernel that keeps only the logits and
     /// makes one gradient of their size (flash-attn's cross entropy).
     FusedSoftmax,
+    /// Log-probabilities of the labels, from fp32 logits that the trainer holds on to.
+    LogProbabilities,
+    /// The same, and once more for a reference while the first are held.
+    ComparedLogProbabilities,
     /// Fused with the head's matrix product: full logits never exist.
     Fused,
+    /// Log-probabilities in tiles of tokens and vocabulary; the backward computes each tile again and
+    /// sums its gradients in fp32 (TRL from 1.16).
+    Tiled,
     /// Logits in chunks of the sequence, upcast chunk by chunk.
     #[serde(untagged)]
     Chunked {
@@ -419,6 +426,9 @@ pub enum Batching {
     Padded,
     /// Packed to the full length, no padding mask.
     Packed,
+    /// A micro-batch in one row, its sequences told apart by their positions: SDPA then needs a
+    /// mask over the whole row, FlashAttention does not.
+    Flattened,
 }
 
 /// Whose modelling code runs: it decides what a layer saves for backward.
@@ -682,6 +692,8 @@ pub struct TrainingRun {
     pub target_length: Option<Setting<u64>>,
     /// Which activations are recomputed.
     pub activation_checkpointing: Setting<Checkpointing>,
+    /// `use_reentrant=True`: the first forward of a recomputed layer keeps nothing but its input.
+    pub reentrant_checkpointing: Setting<bool>,
     /// Saved activations go to the host.
     pub activation_offload: Setting<bool>,
     /// The attention implementation.
@@ -699,6 +711,8 @@ pub struct TrainingRun {
     pub dropout: Setting<Option<f64>>,
     /// The reference model of preference training.
     pub reference_model: Setting<ReferenceModel>,
+    /// What its weights are in, where that is not what the trained model's are in.
+    pub reference_weights: Option<Setting<Dtype>>,
     /// `torch.compile`.
     pub compile: Setting<bool>,
     /// Sequences a GPU takes in one evaluation forward; `None`: no evaluation.
@@ -711,7 +725,20 @@ pub struct TrainingRun {
     pub unknown: Vec<Unknown>,
 }
 
+impl Loss {
+    /// Logits of the whole batch never exist.
+    pub fn without_logits(self) -> bool {
+        matches!(self, Loss::Fused | Loss::Tiled)
+    }
+}
+
 impl TrainingRun {
+    /// What quantisation leaves (embeddings, norms, head) is fp32: prepared so, or loaded so.
+    pub fn quantised_beside_fp32(&self) -> bool {
+        let wide = self.prepare_kbit.value || self.weights.value == Dtype::Fp32;
+        self.quantization.value != Quantization::None && wide
+    }
+
     /// Every setting with its value as people write it, for `explain` and the list of assumptions.
     pub fn settings(&self) -> Vec<(&'static str, String, &Origin)> {
         fn word<T: serde::Serialize>(value: &T) -> String {
@@ -771,6 +798,7 @@ impl TrainingRun {
             "sequence_length" => self.sequence_length,
             "batching" => self.batching,
             "activation_checkpointing" => self.activation_checkpointing,
+            "reentrant_checkpointing" => self.reentrant_checkpointing,
             "activation_offload" => self.activation_offload,
             "attention" => self.attention,
             "kernels" => self.kernels,

@@ -78,4 +78,4 @@ fn trainers_agree_with_the_estimate() {
 
 /// Per cent; the recorded figures, rounded up.
 const MEDIAN: f64 = 1.0;
-const P90: f64 = 10.0;
+const P90: f64 = 4.0;

@@ -177,7 +177,7 @@ fn the_declared_release_of_trl_decides_its_defaults() {
     assert_eq!(facts(Some("0.19.1")), (Checkpointing::None, true, Loss::Full));
     assert_eq!(facts(Some("0.22")), (Checkpointing::Full, true, Loss::Full));
     assert_eq!(facts(Some("1.8")), (Checkpointing::Full, true, Loss::Chunked { chunked: 32 }));
-    assert_eq!(facts(None), (Checkpointing::Full, true, Loss::Fused));
+    assert_eq!(facts(None), (Checkpointing::Full, true, Loss::Tiled));
 }
 
 #[test]

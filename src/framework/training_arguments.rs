@@ -206,6 +206,9 @@ fn checkpointing(cx: &Lowering<'_>, run: &mut TrainingRun, defaults: Defaults<'_
     run.activation_checkpointing = first(cx, &["gradient_checkpointing", "activation_checkpointing"], flag)
         .unwrap_or_else(|| Setting::default_of(defaults.checkpointing, defaults.by))
         .map(word);
+    // transformers' own default is false from 5 on, and TRL's before (`gradient_checkpointing_enable`).
+    let reentrant = cx.written("gradient_checkpointing_kwargs.use_reentrant", flag);
+    run.reentrant_checkpointing = reentrant.unwrap_or_else(|| Setting::default_of(false, defaults.by));
     if let Some(on) = cx.written("activation_offloading", flag) {
         run.activation_offload = on;
     }

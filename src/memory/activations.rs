@@ -94,6 +94,11 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
         source: TRACED,
         doubt: None,
     };
+    if run.loss.value == Loss::Tiled && shape.precision != Precision::Mixed {
+        // The head's input is copied, and the copy is the loss's.
+        let input = Sum::term(-shape.precision.logit(), &[Symbol::Tokens, Symbol::Hidden]);
+        activations.body = activations.body.plus(&input);
+    }
     if run.kernels.value == Kernels::Liger {
         liger(&mut activations, shape, run.loss.value, checkpointed);
     }
@@ -157,7 +162,7 @@ fn liger(activations: &mut Activations, shape: &Shape<'_>, loss: Loss, checkpoin
     let kept = hidden(weight).plus(&head);
     let body = table.get(if checkpointed { "checkpoint-body" } else { "body" }).plus(&kept.times(-1.0));
     activations.body = match (loss, mixed) {
-        (Loss::Fused, _) => body,
+        (Loss::Fused | Loss::Tiled, _) => body,
         // A plain head keeps its input, which under autocast is its own cast copy, counted there.
         (_, true) => body.plus(&hidden(-2.0)),
         (_, false) => body.plus(&hidden(weight)),
@@ -300,10 +305,18 @@ pub(crate) fn adapted(
     if checkpointed {
         transient = table.get(&format!("checkpoint-transient-{point}")).plus(&own);
     }
+    let mut checkpoint = table.get("checkpoint-layer");
+    if run.reentrant_checkpointing.value && run.quantization.value == Quantization::Int8 {
+        // LLM.int8 keeps its inputs where saved-tensor hooks do not see them, so that they outlive
+        // the first forward, unless that one runs without gradients.
+        let input = Sum::term(shape.precision.residual(), &[Symbol::Tokens, Symbol::Hidden]);
+        transient = transient.plus(&checkpoint.clone().plus(&input.clone().times(-1.0)));
+        checkpoint = input;
+    }
     let mut activations = Activations {
         table,
         layer,
-        checkpoint: table.get("checkpoint-layer"),
+        checkpoint,
         body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
         transient,
         encoder: None,
@@ -428,8 +441,7 @@ fn label(run: &TrainingRun, adapters: &Adapters) -> String {
         Quantization::None | Quantization::Fp8 if run.weights.value == Dtype::Fp32 => "fp32",
         _ => "bf16",
     };
-    let quantised = matches!(base, "nf4" | "int8");
-    let prepared = quantised && run.prepare_kbit.value;
+    let prepared = run.quantised_beside_fp32();
     // LLM.int8 and prepared models are traced under autocast only, which they run under in practice.
     let autocast = run.autocast.value || base == "int8" || prepared;
     let storage = if adapters.weight >= 4.0 || base == "int8" || prepared { "fp32" } else { "bf16" };

@@ -123,7 +123,7 @@ impl Keeps {
     /// 4-bit base, whose output has the compute dtype, unless preparation made the stream fp32.
     fn of(run: &TrainingRun, adapter: f64) -> Keeps {
         let quantization = run.quantization.value;
-        let prepared = run.prepare_kbit.value && quantization != Quantization::None;
+        let prepared = run.quantised_beside_fp32();
         let int8 = quantization == Quantization::Int8;
         let autocast = run.autocast.value || int8 || prepared;
         let four_bit = quantization.is_packed();

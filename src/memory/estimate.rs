@@ -139,7 +139,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     // used ones are not. What a card must hold lies between.
     let held = match run.batching.value {
         Batching::Padded => reserved.min(own * UNUSABLE_AT_WORST + engine),
-        Batching::Fixed | Batching::Packed => reserved,
+        Batching::Fixed | Batching::Packed | Batching::Flattened => reserved,
     };
     let device = held + context;
     let reserved_by_own = held - engine;

@@ -56,8 +56,11 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
         Loss::FullShifted => shifted(cx),
         Loss::FullNoUpcast => no_upcast(cx),
         Loss::FusedSoftmax => fused_softmax(cx),
+        Loss::LogProbabilities => log_probabilities(cx, false),
+        Loss::ComparedLogProbabilities => log_probabilities(cx, true),
         Loss::Chunked { chunked } => chunks(cx, chunked),
         Loss::Fused => return fused(cx, symbols),
+        Loss::Tiled => return tiled(cx, symbols),
     };
     if cx.compiled {
         compiled(cx, &mut memory);
@@ -148,6 +151,20 @@ fn fused_softmax(cx: LossContext) -> LossMemory {
     }
 }
 
+/// fp32 logits that are held for the metrics, a contiguous copy without the last position, and the
+/// log-softmax; of these the first and the last stay while a reference goes through the same.
+/// Backward holds the log-softmax, the gradient of the gathered values and the log-softmax's.
+fn log_probabilities(cx: LossContext, compared: bool) -> LossMemory {
+    let kept = cast_inputs(cx);
+    LossMemory {
+        forward: Sum::term(if compared { 20.0 } else { 12.0 }, LOGITS).plus(&kept),
+        saved: Sum::term(4.0, LOGITS).plus(&kept),
+        backward: Sum::term(8.0, LOGITS),
+        head_backward: None,
+        source: "LLaMA-Factory's get_batch_logps over fp32 logits, traced",
+    }
+}
+
 /// The head run chunk by chunk: all chunks' logits (w) and log-softmaxes (4) stay, only the fp32
 /// copy (4) and the two gradients (8) are of one chunk.
 fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
@@ -219,6 +236,35 @@ fn fused(cx: LossContext, symbols: &Symbols) -> LossMemory {
         backward: Sum::default(),
         head_backward: None,
         source: "Liger's fused linear cross entropy, traced",
+    }
+}
+
+/// Tokens of a tile (`TOKEN_CHUNK_SIZE`, trl 1.16 `kernels/chunked_logprob.py`).
+const TILE_TOKENS: f64 = 4096.0;
+/// Vocabulary of a tile (`_CHUNKED_LOGPROB_CHUNK_SIZE`, `trainer/utils.py`).
+const TILE_VOCABULARY: f64 = 32_768.0;
+
+/// The hidden states of the labelled positions are copied; one tile's buffer is made in its full
+/// width, with 16-bit copies of the tile's inputs where those are fp32. The backward sums the
+/// gradients of hidden states and head in fp32, and casts them at its end.
+fn tiled(cx: LossContext, symbols: &Symbols) -> LossMemory {
+    let wide = if cx.cast_head { 4.0 } else { cx.logit };
+    let rows = symbols.get(Symbol::Tokens).min(TILE_TOKENS);
+    let columns = symbols.get(Symbol::Vocabulary).min(TILE_VOCABULARY);
+    let copied = Sum::term(wide, HIDDEN);
+    let mut tile = Sum::term(cx.logit * rows * TILE_VOCABULARY, &[]);
+    if cx.logit < wide {
+        tile = tile.plus(&Sum::term(cx.logit * (rows + columns), &[Symbol::Hidden]));
+    }
+    let trained = if cx.head_trained { 1.0 } else { 0.0 };
+    let cast = if wide < 4.0 { wide } else { 0.0 };
+    let gradients = Sum::term(4.0 + cast, HIDDEN).plus(&Sum::term(trained * (4.0 + cast), HEAD_WEIGHT));
+    LossMemory {
+        forward: copied.clone().plus(&tile),
+        saved: copied.clone(),
+        backward: Sum::default(),
+        head_backward: Some(copied.plus(&tile).plus(&gradients)),
+        source: "TRL's fused head: tiles of 4,096 tokens by 32,768 entries, gradients in fp32",
     }
 }
 

@@ -11,7 +11,7 @@ use super::parameters::{Inventory, ParameterCount, Place, patterns};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Loss, Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown};
+use crate::run::{Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown};
 
 /// Trained parameters by where their gradients appear in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) activations: Activations,
     /// Its loss.
     pub(crate) loss: LossMemory,
+    /// What the loss was worked out from.
+    pub(crate) loss_context: LossContext,
     /// What is trained.
     pub(crate) groups: Groups,
     /// The same in the optimizer's words.
@@ -76,10 +78,10 @@ impl<'a> Plan<'a> {
         }
         let one = |what: &str, why: String| vec![Unknown { what: what.into(), why, location: None }];
         let mut shape = Shape::new(run, architecture).map_err(|why| one("model", why))?;
-        if run.task.value == Task::Preference {
-            // Chosen and rejected answers go through the model in one batch.
-            shape.set_batch(run.micro_batch_size.value.saturating_mul(2), run.sequence_length.value);
-        }
+        // Chosen and rejected answers go through the model in one batch.
+        let sides = if run.task.value == Task::Preference { 2 } else { 1 };
+        let sequences = run.micro_batch_size.value.saturating_mul(sides);
+        shape.set_sequences(run, sequences);
         let degrees = Degrees::of(run);
         let whole = (shape.inventory.total(), shape.inventory.embedding());
         let whole_groups = groups(run, &shape.inventory, None);
@@ -124,10 +126,11 @@ impl<'a> Plan<'a> {
                 location: run.optimizer.origin.location(),
             }]
         })?;
+        let context = loss_context(run, &shape, adapters.as_ref());
         let mut loss = if megatron {
             parallel::megatron_loss()
         } else {
-            loss::loss(loss_context(run, &shape, adapters.as_ref()), activations.table, &shape.symbols)
+            loss::loss(context, activations.table, &shape.symbols)
         };
         if !slice.last {
             loss = LossMemory { source: loss.source, ..LossMemory::default() };
@@ -142,6 +145,7 @@ impl<'a> Plan<'a> {
             adapters,
             activations,
             loss,
+            loss_context: context,
             groups,
             trained,
             optimizer,
@@ -339,7 +343,7 @@ fn trained(
 
 fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters>) -> LossContext {
     let frozen_head = adapters.is_some_and(|a| a.saved_modules == 0.0) || run.method.value == Method::Freeze;
-    let prepared = run.prepare_kbit.value && run.quantization.value != Quantization::None;
+    let prepared = run.quantised_beside_fp32();
     LossContext {
         loss: run.loss.value,
         logit: shape.precision.logit(),
@@ -347,7 +351,7 @@ fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters
         autocast: shape.precision.autocast(),
         head_trained: !frozen_head,
         capped: shape.architecture.family == Family::Gemma2,
-        keep_logits: run.keep_logits.value && run.loss.value != Loss::Fused,
+        keep_logits: run.keep_logits.value && !run.loss.value.without_logits(),
         compiled: run.compile.value,
         target: shape.architecture.encoder_layers > 0 || beside::answers_only(run),
         chunks_upcast: run.model_code.value != ModelCode::Litgpt,

@@ -209,6 +209,9 @@ impl<'a> Replay<'a> {
         let head = (w * self.plan.shape.get(Symbol::Vocabulary) * self.plan.shape.get(Symbol::Hidden)) as u64;
         let hidden = (w * self.plan.shape.get(Symbol::Tokens) * self.plan.shape.get(Symbol::Hidden)) as u64;
         let frozen = self.plan.adapters.is_some();
+        if self.plan.run.loss.value == Loss::Tiled {
+            return self.tiles(head, hidden);
+        }
         if self.plan.run.loss.value == Loss::Fused {
             let chunk = self.plan.loss.forward.value(symbols) - self.plan.loss.saved.value(symbols);
             let input = self.allocator.take(hidden);
@@ -250,6 +253,28 @@ impl<'a> Replay<'a> {
         let weight = self.allocator.take(if frozen { 0 } else { head });
         self.allocator.give(gradient);
         self.allocator.give(cast);
+        vec![input, weight]
+    }
+
+    /// TRL's fused head: the copied hidden states, one tile's buffer in either direction, gradients
+    /// in fp32 that are cast at the end.
+    fn tiles(&mut self, head: u64, hidden: u64) -> Vec<Handle> {
+        let symbols = &self.plan.shape.symbols;
+        let copied = self.plan.loss.saved.value(symbols);
+        let tile = (self.plan.loss.forward.value(symbols) - copied).max(0.0) as u64;
+        let trained = self.plan.adapters.is_none();
+        let float = |size: u64, cast: bool| if cast { size.saturating_mul(2) } else { 0 };
+        let narrow = self.plan.shape.precision.residual() < 4.0;
+        let copied = self.allocator.take(copied as u64);
+        let forward = self.allocator.take(tile);
+        self.allocator.give(forward);
+        let sums = [float(hidden, narrow), if trained { float(head, narrow) } else { 0 }];
+        let sums = sums.map(|size| self.allocator.take(size)).to_vec();
+        let backward = self.allocator.take(tile);
+        let input = self.allocator.take(hidden);
+        let weight = self.allocator.take(if trained { head } else { 0 });
+        self.give_all(sums);
+        self.give_all(vec![backward, copied]);
         vec![input, weight]
     }
 

@@ -180,7 +180,7 @@ impl<'a> Shape<'a> {
             precision: Precision::of(run),
             symbols: dimensions(architecture),
         };
-        shape.set_batch(run.micro_batch_size.value, run.sequence_length.value);
+        shape.set_sequences(run, run.micro_batch_size.value);
         let target = run.target_length.as_ref().map_or(run.sequence_length.value, |t| t.value);
         shape.symbols.set(Symbol::Target, target);
         shape.symbols.set(Symbol::TargetTokens, target.saturating_mul(run.micro_batch_size.value));
@@ -193,6 +193,16 @@ impl<'a> Shape<'a> {
         self.symbols.set(Symbol::Sequence, sequence);
         self.symbols.set(Symbol::SequencePlusOne, sequence.saturating_add(1));
         self.symbols.set(Symbol::Tokens, batch.saturating_mul(sequence));
+    }
+
+    /// Sets the sequences of a forward, each of the run's length.
+    pub(crate) fn set_sequences(&mut self, run: &TrainingRun, sequences: u64) {
+        let length = run.sequence_length.value;
+        if run.batching.value == Batching::Flattened {
+            self.set_batch(1, sequences.saturating_mul(length));
+        } else {
+            self.set_batch(sequences, length);
+        }
     }
 
     /// Leaves what one rank holds of model and batch.
@@ -258,7 +268,9 @@ pub(crate) fn attention_key(run: &TrainingRun) -> &'static str {
     match run.attention.value {
         Attention::Eager => "eager",
         Attention::SdpaMath => "sdpa:math",
-        Attention::Sdpa if run.batching.value == Batching::Padded => "sdpa+mask",
+        Attention::Sdpa if matches!(run.batching.value, Batching::Padded | Batching::Flattened) => {
+            "sdpa+mask"
+        }
         Attention::Sdpa => "sdpa",
         Attention::Flash | Attention::Flex => "flash",
     }
@@ -274,7 +286,7 @@ pub(crate) fn dropout(run: &TrainingRun, architecture: &Architecture) -> bool {
 pub(crate) fn window_needs_mask(run: &TrainingRun, architecture: &Architecture) -> bool {
     run.attention.value == Attention::Sdpa
         && run.kernels.value == Kernels::Torch
-        && run.batching.value != Batching::Padded
+        && !matches!(run.batching.value, Batching::Padded | Batching::Flattened)
         && architecture.sliding_window.is_some_and(|window| window > 0 && run.sequence_length.value >= window)
         && architecture.sliding_layers != Some(0)
 }

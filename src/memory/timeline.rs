@@ -17,13 +17,15 @@ use super::data_parallel::{self, Strategy, bucket_views};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
+use super::loss;
 use super::overhead::CUBLAS_WORKSPACE;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::shape::Precision;
 use super::states::quantized_bytes;
 use crate::run::{
-    Checkpointing, Dtype, Loss, ModelCode, OptimizerImplementation, Quantization, ReferenceModel,
+    Checkpointing, Dtype, Loss, Method, ModelCode, OptimizerImplementation, Quantization, ReferenceModel,
+    Task,
 };
 
 /// From the first forward to the optimizer's step.
@@ -38,6 +40,8 @@ pub(crate) const STEP: &[Phase] = &[
 ];
 /// While the layers' activations are all there.
 const SAVED: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop];
+/// … before the last norm's backward.
+const UNTIL_HEAD_BACKWARD: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward];
 /// While a layer goes backward.
 const LAYER_BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom];
 const BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd];
@@ -60,7 +64,7 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
     reference(plan, rank, &mut lines);
     beside::lines(plan, rank, &mut lines);
     saved(plan, rank, &mut lines);
-    loss(plan, &mut lines);
+    head_and_loss(plan, &mut lines);
     layer_backward(plan, &mut lines);
     cast_cache(plan, rank, &mut lines);
     evaluation(plan, &mut lines);
@@ -97,6 +101,7 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
             );
         }
         upcast_ends(plan, stored, lines);
+        upcast_trained(plan, stored, lines);
         return;
     };
     let quantised = quantized_bytes(run.quantization.value);
@@ -131,8 +136,7 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
             );
         }
     }
-    // k-bit preparation casts what is left to fp32.
-    let rest = if quantised.is_some() && run.prepare_kbit.value { 4.0 } else { stored };
+    let rest = if run.quantised_beside_fp32() { 4.0 } else { stored };
     lines.product(
         always("frozen weights", &[Driver::Model, Driver::Weights], dtype),
         &[("bytes", rest), ("P_frozen", (all - part - beside::experts_on_host(plan)).max(0.0))],
@@ -159,6 +163,24 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
     lines.product(
         always("modules trained in full", &[Driver::LoraTargets], "PEFT's copies of modules_to_save"),
         &[("bytes", plan.weight), ("P_modules", adapters.saved_modules)],
+    );
+}
+
+/// Of a partly frozen model the trained layers may be fp32 among 16-bit ones; a gradient has its
+/// parameter's dtype.
+fn upcast_trained(plan: &Plan<'_>, stored: f64, lines: &mut Lines) {
+    if plan.run.method.value != Method::Freeze || plan.gradient <= stored {
+        return;
+    }
+    lines.product(
+        line(
+            Component::Weights,
+            "trained layers in fp32",
+            &Phase::ALL,
+            &[Driver::Weights, Driver::Method],
+            "LLaMA-Factory's init_adapter casts what is trained to fp32",
+        ),
+        &[("(4 − bytes)", plan.gradient - stored), ("P_trained", plan.groups.total)],
     );
 }
 
@@ -291,7 +313,7 @@ fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
 fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
     // A bucket's view stands ready like the gradient of an earlier micro-batch.
     let accumulated = plan.run.gradient_accumulation_steps.value > 1 || bucket_views(plan.run);
-    let in_place = plan.shape.precision == Precision::Mixed || plan.run.loss.value == Loss::Fused;
+    let in_place = plan.shape.precision == Precision::Mixed || plan.run.loss.value.without_logits();
     let matrix = plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
     let drivers = &[Driver::Model, Driver::Gradients];
     let tied = plan.groups.tied;
@@ -340,7 +362,8 @@ fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     if plan.run.reference_model.value == ReferenceModel::None {
         return;
     }
-    let bytes = plan.run.weights.value.bytes() as f64 / rank.weight_shards;
+    let dtype = plan.run.reference_weights.as_ref().unwrap_or(&plan.run.weights);
+    let bytes = dtype.value.bytes() as f64 / rank.weight_shards;
     lines.product(
         Line {
             component: Component::Weights,
@@ -416,18 +439,17 @@ pub(crate) fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             );
         }
     }
-    lines.sum(
-        line(
-            Component::Activations,
-            "saved once a model: embedding, last norm, rotary tables",
-            SAVED,
-            drivers,
-            activations.source,
-        ),
-        None,
-        &activations.body,
-        symbols,
-    );
+    // The last norm has gone backward before the layers do; masks and rotary tables stay.
+    let norm = |of: &[Symbol]| of.first() == Some(&Symbol::Tokens);
+    let tables = activations.body.clone().without(norm);
+    let rest = activations.body.clone().plus(&tables.clone().times(-1.0));
+    for (name, live, sum) in [
+        ("saved once a model: last norm and the head's input", UNTIL_HEAD_BACKWARD, &rest),
+        ("saved once a model: masks, rotary tables", SAVED, &tables),
+    ] {
+        let what = line(Component::Activations, name, live, drivers, activations.source);
+        lines.sum(what, None, sum, symbols);
+    }
 }
 
 /// A pipeline stage holds the activations of micro-batches whose backward has not come back yet.
@@ -456,7 +478,7 @@ fn in_flight(plan: &Plan<'_>, checkpointed: f64, whole: f64, lines: &mut Lines) 
     );
 }
 
-fn loss(plan: &Plan<'_>, lines: &mut Lines) {
+fn head_and_loss(plan: &Plan<'_>, lines: &mut Lines) {
     let loss = &plan.loss;
     let symbols = &plan.shape.symbols;
     let drivers = &[Driver::Loss, Driver::MicroBatchSize, Driver::SequenceLength, Driver::Model];
@@ -478,7 +500,7 @@ fn loss(plan: &Plan<'_>, lines: &mut Lines) {
 /// its training metrics from them after the backward.
 fn held_logits(plan: &Plan<'_>, lines: &mut Lines) {
     let run = plan.run;
-    if !run.keep_logits.value || run.loss.value == Loss::Fused || !plan.slice.last {
+    if !run.keep_logits.value || run.loss.value.without_logits() || !plan.slice.last {
         return;
     }
     let fabric = run.model_code.value == ModelCode::Litgpt;
@@ -576,8 +598,13 @@ fn dequantised(plan: &Plan<'_>, lines: &mut Lines) {
     if !plan.run.quantization.value.is_packed() || plan.adapters.is_none() {
         return;
     }
-    let largest =
-        plan.shape.inventory.linears().filter(|(t, _)| t.in_layer()).map(|(_, l)| l.input * l.output).max();
+    let linears = plan.shape.inventory.linears().filter(|(t, _)| t.in_layer());
+    let largest = linears.map(|(_, l)| l.input * l.output).max().unwrap_or(0) as f64;
+    // It is gone before the product's gradients are all there, which the layer's line counts: two
+    // tensors of the MLP's width after an unadapted down projection, one after an adapted one.
+    let adapted = plan.adapters.as_ref().is_some_and(|a| a.down_projection);
+    let after = if adapted { 1.0 } else { 2.0 };
+    let later = after * plan.shape.get(Symbol::Tokens) * plan.shape.get(Symbol::FeedForward);
     lines.product(
         line(
             Component::Temporaries,
@@ -586,7 +613,7 @@ fn dequantised(plan: &Plan<'_>, lines: &mut Lines) {
             &[Driver::Quantization],
             "bitsandbytes multiplies with a 16-bit copy",
         ),
-        &[("2", 2.0), ("in·out", largest.unwrap_or(0) as f64)],
+        &[("2", 2.0), ("(in·out − N·f·after)", (largest - later).max(0.0))],
     );
 }
 
@@ -594,7 +621,9 @@ fn dequantised(plan: &Plan<'_>, lines: &mut Lines) {
 /// checkpointing the layers' own saved tensors hold them already.
 fn cast_cache(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let run = plan.run;
-    if matches!(run.activation_checkpointing.value, Checkpointing::None) {
+    // Log-probabilities are taken from what the model returned: its context has ended.
+    let after = matches!(run.loss.value, Loss::LogProbabilities | Loss::ComparedLogProbabilities);
+    if matches!(run.activation_checkpointing.value, Checkpointing::None) || after {
         return;
     }
     let cast = match &plan.adapters {
@@ -620,37 +649,32 @@ fn cast_cache(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     );
 }
 
-/// Evaluation keeps nothing for backward, but its logits are upcast as in training.
+/// Evaluation keeps nothing for backward: its peak is one layer's MLP or the logits, which are
+/// upcast as in training.
 fn evaluation(plan: &Plan<'_>, lines: &mut Lines) {
     let Some(batch) = &plan.run.eval_batch_size else { return };
-    let mut symbols = plan.shape.symbols.clone();
-    let sequence = plan.run.sequence_length.value;
-    symbols.set(Symbol::Batch, batch.value);
-    symbols.set(Symbol::Tokens, batch.value.saturating_mul(sequence));
+    let sides = if plan.run.task.value == Task::Preference { 2 } else { 1 };
+    let mut shape = plan.shape.clone();
+    shape.set_sequences(plan.run, batch.value.saturating_mul(sides));
+    let symbols = shape.symbols;
+    let loss = loss::loss(plan.loss_context, plan.activations.table, &symbols);
+    let hidden = |copies: f64| Sum::term(copies * plan.residual(), &[Symbol::Tokens, Symbol::Hidden]);
+    // The gate's activation, up and their product; beside them the embedding, the layer's input, the
+    // residual and the norm's output (transformers' Llama, traced).
+    let element = if plan.run.quantised_beside_fp32() { 4.0 } else { plan.shape.precision.logit() };
+    let width: &[Symbol] = if plan.shape.architecture.moe.is_some() {
+        &[Symbol::Tokens, Symbol::TopK, Symbol::Expert]
+    } else {
+        &[Symbol::Tokens, Symbol::FeedForward]
+    };
+    let layer = Sum::term(3.0 * element, width).plus(&hidden(4.0));
+    let logits = loss.forward.plus(&hidden(2.0));
+    let (component, name, sum, source) = if layer.value(&symbols) > logits.value(&symbols) {
+        let name = "one layer of an evaluation batch";
+        (Component::Activations, name, layer, "a forward without gradients keeps one layer's tensors")
+    } else {
+        (Component::Logits, "logits and loss of an evaluation batch", logits, loss.source)
+    };
     let drivers = &[Driver::EvalBatchSize, Driver::SequenceLength, Driver::Loss];
-    lines.sum(
-        line(
-            Component::Logits,
-            "logits and loss of an evaluation batch",
-            &[Phase::Evaluation],
-            drivers,
-            plan.loss.source,
-        ),
-        None,
-        &plan.loss.forward,
-        &symbols,
-    );
-    let hidden = Sum::term(2.0 * plan.residual(), &[Symbol::Tokens, Symbol::Hidden]);
-    lines.sum(
-        line(
-            Component::Activations,
-            "hidden states of an evaluation batch",
-            &[Phase::Evaluation],
-            drivers,
-            "no_grad keeps no more",
-        ),
-        None,
-        &hidden,
-        &symbols,
-    );
+    lines.sum(line(component, name, &[Phase::Evaluation], drivers, source), None, &sum, &symbols);
 }

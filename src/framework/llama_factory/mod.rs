@@ -261,14 +261,28 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
     } else {
         Setting::default_of(ReferenceModel::None, by)
     };
+    // `CustomDPOTrainer` and `CustomKTOTrainer` hold the policy's logits while the reference runs.
+    if stage.value == "dpo" || stage.value == "kto" {
+        let loss = if compares { Loss::ComparedLogProbabilities } else { Loss::LogProbabilities };
+        run.loss = stage.clone().map(|_| loss);
+    }
+    if run.reference_model.value == ReferenceModel::Resident {
+        // `create_ref_model` loads with `is_trainable=False`: nothing is cast to fp32.
+        let why = "LLaMA-Factory loads the reference in the checkpoint's dtype; bf16 is usual";
+        run.reference_weights = Some(Setting::assumed(Dtype::Bf16, why));
+    }
     if stage.value == "ppo" {
         extras::ppo(cx, run, by);
     }
     // `require_logits`: every stage but these two needs them, and Liger then only fuses the
     // cross-entropy itself.
     if cx.written("enable_liger_kernel", flag).is_some_and(|on| on.value) {
-        let fused = matches!(stage.value.as_str(), "pt" | "sft");
-        hf::liger(cx, run, if fused { Loss::Fused } else { Loss::FullNoUpcast });
+        let loss = match stage.value.as_str() {
+            "pt" | "sft" => Loss::Fused,
+            "dpo" | "kto" => run.loss.value,
+            _ => Loss::FullNoUpcast,
+        };
+        hf::liger(cx, run, loss);
     }
     let neat = cx.written("neat_packing", flag).filter(|on| on.value);
     let packing = neat.or_else(|| cx.written("packing", flag));
@@ -286,6 +300,7 @@ fn activations(cx: &Lowering<'_>, run: &mut TrainingRun, by: &str) {
         Checkpointing::Full,
         by,
     );
+    run.reentrant_checkpointing = cx.or_default("use_reentrant_gc", flag, true, by);
     if let Some(on) = cx.written("use_unsloth_gc", flag).filter(|on| on.value) {
         run.activation_offload = on;
     }

@@ -143,6 +143,8 @@ pub struct Training {
     pub target_length: Option<u64>,
     /// Which activations are recomputed. Default: none.
     pub activation_checkpointing: Option<Checkpointing>,
+    /// The first forward of a recomputed layer keeps nothing but its input (`use_reentrant=True`). Default: false.
+    pub reentrant_checkpointing: Option<bool>,
     /// Saved activations go to the host. Default: false.
     pub activation_offload: Option<bool>,
     /// The attention implementation. Default: sdpa.

@@ -13,7 +13,7 @@ use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
     Attention, Batching, DataParallel, Dtype, Lora, LoraTargets, Loss, Method, ModelCode, Quantization,
-    ReferenceModel, Setting, Task, TrainingRun,
+    ReferenceModel, SEQUENCE_LENGTH, Setting, Task, TrainingRun,
 };
 use release::Release;
 
@@ -133,8 +133,9 @@ impl Framework for Trl {
         hf::lower(cx, &mut run, defaults);
         method(cx, &mut run, &release, defaults);
         run.attention = attention(cx, by);
-        batching(cx, &mut run, task.value, by);
+        batching(cx, &mut run, &release, task.value);
         loss(cx, &mut run, &release, task.value);
+        dropout(cx, &mut run, &release, task.value);
         reference(cx, &mut run, &release, task.value);
         let rollout = task.value == Trainer::Rollout;
         run.task = task.map(Trainer::task);
@@ -243,12 +244,22 @@ fn sequence_length(cx: &mut Lowering<'_>, release: &Release, trainer: Trainer) -
     if let Some(length) = first(cx, LENGTHS, count) {
         return length;
     }
+    let unlimited = cx.root.get("max_length").filter(|value| release.trl && value.is_null());
+    if let Some(value) = unlimited {
+        if let Some(assumed) = cx.assumed_sequence_length.clone() {
+            return assumed;
+        }
+        let why = "`max_length: null` cuts nothing: the longest row of the data decides; set it, or \
+                   `[assume] sequence-length` in llmlint.toml, to the longest you expect";
+        cx.missing(SEQUENCE_LENGTH, why, Some(super::lowering::here(value)));
+        return Setting::assumed(1024, "no limit is set");
+    }
     if release.trl {
         // 512 in DPO's trainer until 0.12, which warned of it; 1024 everywhere since.
         let early = trainer == Trainer::Dpo && !release.at_least(0, 13);
         return Setting::default_of(if early { 512 } else { 1024 }, &release.by);
     }
-    cx.missing("sequence length", "no key gives the length of a sequence", None);
+    cx.missing(SEQUENCE_LENGTH, "no key gives the length of a sequence", None);
     Setting::assumed(1024, "no key gives it")
 }
 
@@ -364,22 +375,31 @@ fn attention(cx: &Lowering<'_>, by: &str) -> Setting<Attention> {
         .unwrap_or_else(|| Setting::default_of(Attention::Sdpa, by))
 }
 
-fn batching(cx: &Lowering<'_>, run: &mut TrainingRun, trainer: Trainer, by: &str) {
+fn batching(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Trainer) {
+    let by = &release.by;
     let packs = first(cx, &["packing", "padding_free"], |v| flag(v).filter(|on| *on));
     run.batching = match packs {
         Some(on) if trainer == Trainer::Sft || trainer == Trainer::Dpo => on.map(|_| Batching::Packed),
         _ => Setting::default_of(Batching::Padded, by),
     };
+    // The strategy that cuts no sequence, the default, puts a micro-batch into one row.
+    let wrapped = cx.written("packing_strategy", text).is_some_and(|s| s.value == "wrapped");
+    let free = cx.written("padding_free", flag).is_some_and(|on| on.value);
+    if run.batching.value == Batching::Packed && release.trl && release.at_least(0, 18) && (free || !wrapped)
+    {
+        run.batching.value = Batching::Flattened;
+    }
 }
 
 fn loss(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Trainer) {
-    if run.loss.value == Loss::Fused || !release.trl {
+    let by = &release.by;
+    // 1.16 projects through the head tile by tile (`add_fused_lm_head`), with Liger's other kernels too.
+    let tiles = matches!(trainer, Trainer::Sft | Trainer::Dpo | Trainer::Kto);
+    if release.trl && release.at_least(1, 16) && tiles {
+        run.loss = Setting::default_of(Loss::Tiled, by);
         return;
     }
-    let by = &release.by;
-    // 1.16 projects through the head tile by tile in SFT and DPO (`add_fused_lm_head`).
-    if release.at_least(1, 16) && matches!(trainer, Trainer::Sft | Trainer::Dpo | Trainer::Kto) {
-        run.loss = Setting::default_of(Loss::Fused, by);
+    if run.loss.value == Loss::Fused || !release.trl {
         return;
     }
     let kind = cx.written("loss_type", text);
@@ -398,6 +418,23 @@ fn loss(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Tr
             None => Setting::default_of(loss, by),
         };
     }
+}
+
+/// Every trainer of preferences switches dropout off (`disable_dropout`, on by default), in
+/// adapters too.
+fn dropout(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Trainer) {
+    let prefers = matches!(trainer, Trainer::Dpo | Trainer::Kto | Trainer::Orpo | Trainer::Reward);
+    if !release.trl || !prefers {
+        return;
+    }
+    let off = cx.or_default("disable_dropout", flag, true, &release.by);
+    if !off.value {
+        return;
+    }
+    if let Some(lora) = &mut run.lora {
+        lora.dropout = off.clone().map(|_| 0.0);
+    }
+    run.dropout = off.map(|_| Some(0.0));
 }
 
 /// DPO and KTO compare with the model as it was: a frozen copy, unless adapters can be switched
