@@ -122,8 +122,16 @@ fn run(files: &Files, command: &[&str]) -> (String, String) {
     (std::fs::read_to_string(json).expect("the report"), ran.stdout)
 }
 
-/// Every finding (its rule, file, place and address), and what the command prints of them.
-fn findings(files: &Files, command: &[&str]) -> (Vec<(String, (String, usize, usize), String)>, String) {
+/// A finding: its rule, its file and bytes in it, and the address of its page.
+#[derive(Debug)]
+struct Found {
+    rule: String,
+    place: (String, usize, usize),
+    url: String,
+}
+
+/// Every finding, and what the command prints of them.
+fn findings(files: &Files, command: &[&str]) -> (Vec<Found>, String) {
     let (json, shown) = run(files, command);
     let report: Value = serde_json::from_str(&json).expect("JSON");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -133,11 +141,11 @@ fn findings(files: &Files, command: &[&str]) -> (Vec<(String, (String, usize, us
         for finding in file["findings"].as_array().into_iter().flatten() {
             let span = &finding["span"];
             let path = span.get("path").unwrap_or(&file["path"]);
-            list.push((
-                text(&finding["rule"]),
-                (text(path), offset(&span["start"]), offset(&span["end"])),
-                text(&finding["url"]),
-            ));
+            list.push(Found {
+                rule: text(&finding["rule"]),
+                place: (text(path), offset(&span["start"]), offset(&span["end"])),
+                url: text(&finding["url"]),
+            });
         }
     }
     (list, shown)
@@ -168,10 +176,10 @@ fn outputs(info: &RuleInfo) -> Vec<String> {
         } else if fence.info == "console" {
             command = words(&fence.text);
             let (found, shown) = findings(&files, &command);
-            let own: Vec<_> = found.iter().filter(|(rule, ..)| rule == info.name).collect();
-            let places: Vec<_> = own.iter().map(|(_, place, _)| place.clone()).collect();
+            let own: Vec<_> = found.iter().filter(|f| f.rule == info.name).collect();
+            let places: Vec<_> = own.iter().map(|f| f.place.clone()).collect();
             assert_eq!(places, marks, "{}: the rule points at what is marked", info.name);
-            for (.., url) in own {
+            for Found { url, .. } in own {
                 assert!(url.ends_with(&format!("/docs/rules/{}.md", info.name)), "{url}");
             }
             printed.push(shown);
