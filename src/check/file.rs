@@ -67,10 +67,19 @@ pub(super) fn check_file(file: &Found, context: &Context) -> Outcome {
     }
 }
 
+/// A character that the limit cuts in two is left out: the file is too long, not badly encoded.
 fn read_at_most(path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+    if bytes.len() == limit
+        && let Err(error) = std::str::from_utf8(&bytes)
+        && error.error_len().is_none()
+    {
+        let whole = error.valid_up_to();
+        bytes.truncate(whole);
+        bytes.resize(limit, b' ');
+    }
     Ok(bytes)
 }
 

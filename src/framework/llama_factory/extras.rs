@@ -6,11 +6,12 @@
 
 use super::super::Lowering;
 use super::super::baseline::count;
-use super::super::lowering::here;
 use super::super::training_arguments::{self as hf, flag, text};
+use crate::document::Value;
 use crate::run::{
-    Companion, Doubt, Dtype, Generator, Optimizer, OptimizerImplementation, ReferenceModel, Role, Rollout,
-    Setting, Task, TrainingRun,
+    Attention, Batching, Checkpointing, Companion, DataParallel, Doubt, Dtype, Generator, ModelCode,
+    Optimizer, OptimizerImplementation, PipelineSchedule, ReferenceModel, Role, Rollout, Setting, Task,
+    TrainingRun,
 };
 
 fn on(cx: &Lowering<'_>, key: &str) -> Option<Setting<bool>> {
@@ -106,24 +107,68 @@ pub(super) fn bounded(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
     if let Some(on) = on(cx, "use_unsloth") {
         hf::unsloth(run, on);
     }
-    megatron(cx);
-}
-
-fn megatron(cx: &mut Lowering<'_>) {
     if let Some(on) = on(cx, "use_hyper_parallel") {
         cx.missing("use_hyper_parallel", "HyperParallel's sharding is not modelled", on.origin.location());
     }
-    let keys = [
-        "tensor_model_parallel_size",
-        "pipeline_model_parallel_size",
-        "expert_model_parallel_size",
-        "recompute_granularity",
-    ];
-    if let Some(value) = keys.iter().find_map(|key| cx.root.get(key)).filter(|v| !v.is_null()) {
-        cx.missing(
-            "parallelism",
-            "with Megatron's keys the run goes through Megatron (USE_MCA=1), which is not modelled for these files",
-            Some(here(value)),
-        );
+}
+
+/// The keys that send a run through Megatron: MCA's (`USE_MCA=1`) and Megatron-Bridge's.
+const MEGATRON: &[&str] = &[
+    "tensor_model_parallel_size",
+    "pipeline_model_parallel_size",
+    "expert_model_parallel_size",
+    "recompute_granularity",
+];
+
+/// Has the file one of them?
+pub(super) fn goes_through_megatron(root: Value<'_>) -> bool {
+    MEGATRON.iter().any(|key| root.get(key).is_some_and(|v| !v.is_null()))
+}
+
+/// Megatron instead of the Trainer: bf16 weights, fp32 gradients, masters and moments, its own
+/// layers and loss. True: that is how this file runs. Facts: `hparams/megatron_bridge_args.py`;
+/// ROLL's `mcore_adapter/training_args.py`.
+pub(super) fn megatron(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) -> bool {
+    if !goes_through_megatron(cx.root) {
+        return false;
     }
+    let of = |dtype: Dtype| Setting::default_of(dtype, by);
+    run.model_code = Setting::default_of(ModelCode::Megatron, by);
+    run.weights = of(Dtype::Bf16);
+    run.compute = of(Dtype::Bf16);
+    run.autocast = Setting::default_of(false, by);
+    run.gradients = of(Dtype::Fp32);
+    run.optimizer_state = of(Dtype::Fp32);
+    run.master_weights = Setting::default_of(true, by);
+    run.attention = Setting::default_of(Attention::Flash, by);
+    // Samples are padded to the full length.
+    run.batching = Setting::default_of(Batching::Fixed, by);
+    run.activation_checkpointing = cx.or_default(
+        "recompute_granularity",
+        |v| match v.as_str()? {
+            "full" => Some(Checkpointing::Full),
+            "selective" => Some(Checkpointing::Selective),
+            _ => None,
+        },
+        Checkpointing::None,
+        by,
+    );
+    let degree = |key: &str| cx.or_default(key, count, 1, by);
+    let parallel = &mut run.parallelism;
+    parallel.tensor = degree("tensor_model_parallel_size");
+    parallel.pipeline = degree("pipeline_model_parallel_size");
+    parallel.context = degree("context_parallel_size");
+    parallel.expert = degree("expert_model_parallel_size");
+    parallel.virtual_stages = degree("virtual_pipeline_model_parallel_size");
+    if parallel.virtual_stages.value > 1 {
+        parallel.pipeline_schedule = Setting::default_of(PipelineSchedule::Interleaved, by);
+    }
+    parallel.sequence_parallel = cx.or_default("sequence_parallel", flag, false, by);
+    parallel.vocab_parallel_loss = parallel.tensor.clone().map(|n| n > 1);
+    let divides =
+        |v: Value<'_>| Some(if flag(v)? { DataParallel::MegatronDistributed } else { DataParallel::Ddp });
+    parallel.data_parallel = cx.or_default("use_distributed_optimizer", divides, DataParallel::Ddp, by);
+    parallel.zero = None;
+    parallel.fsdp = None;
+    true
 }

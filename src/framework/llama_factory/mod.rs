@@ -74,6 +74,11 @@ impl Framework for LlamaFactory {
         UnknownKeys::Refused
     }
 
+    /// Words that only Megatron's arguments have, and that are slips anywhere else.
+    fn explains_key(&self, root: Value<'_>, key: &str) -> bool {
+        matches!(key, "mixed_precision" | "optimizer") && extras::goes_through_megatron(root)
+    }
+
     fn text_numbers(&self) -> TextNumbers {
         TextNumbers::Fatal
     }
@@ -133,7 +138,9 @@ impl Framework for LlamaFactory {
         if let Some(workers) = cx.written("ray_num_workers", count) {
             run.parallelism.gpus = Some(workers);
         }
-        hf::distribution(cx, &mut run, defaults);
+        if !extras::megatron(cx, &mut run, by) {
+            hf::distribution(cx, &mut run, defaults);
+        }
         Some(run)
     }
 }
