@@ -559,14 +559,14 @@ fn explain_shows_every_line_of_the_sum() {
     let text = String::from_utf8(out).unwrap();
     for part in [
         "configs/sft.yaml (llmlint: llama, spelled out, full)",
-        "  8,030,261,248 in all, 8,030,261,248 trained, 525,336,576 of them the input embedding",
-        "  N           32,768  tokens of a micro-batch, B·S\n",
+        "  8,030,261,248 in all, 8,030,261,248 trained; the input embedding has 525,336,576",
+        "  N         32,768  tokens of a micro-batch, B·S\n",
         "  *   38.1 GiB  saved for backward, 32 layers\n",
         " bytes = n·N·(34·d + 6·f)\n                = 32·32768·(34·4096 + 6·14336)\n",
         "                alive: forward-end to backward-top; source: shapes of the tensors\n",
         "  the start of the loss's backward    94.2 GiB  ██████████████████████████████  peak\n",
-        "  device       97.3 GiB  nvidia-smi would show it; about nine runs in ten: 94.3 GiB to 103 GiB\n",
-        "  budget       79.1 GiB  declared in llmlint.toml: exceeds\n",
+        "  device       97.3 GiB  nvidia-smi would show it; about nine runs in ten: 94.3 to 103 GiB\n",
+        "  budget       79.1 GiB  declared in llmlint.toml\n  verdict                exceeds\n",
         "  every rank    94.2 GiB allocated, at the start of the loss's backward\n",
         "  micro_batch_size             4  (configs/sft.yaml:13:21)\n",
         "  loss                         full  (default of llmlint 1)\n",

@@ -157,8 +157,25 @@ pub struct Unreadable {
 /// # Errors
 /// A file given by name cannot be read.
 pub fn check_files(files: &[Found], context: &Context) -> Result<Report, Vec<Unreadable>> {
+    check_files_watched(files, context, &|| {})
+}
+
+/// The same, with a word after each file, from whatever thread it was checked on.
+///
+/// # Errors
+/// A file given by name cannot be read.
+pub fn check_files_watched(
+    files: &[Found],
+    context: &Context,
+    done: &(dyn Fn() + Sync),
+) -> Result<Report, Vec<Unreadable>> {
     let start = Instant::now();
-    let outcomes: Vec<Outcome> = files.par_iter().map(|file| check_file(file, context)).collect();
+    let check = |file: &Found| {
+        let outcome = check_file(file, context);
+        done();
+        outcome
+    };
+    let outcomes: Vec<Outcome> = files.par_iter().map(check).collect();
     let mut report = Report::default();
     let mut unreadable = Vec::new();
     for (file, outcome) in files.iter().zip(outcomes) {

@@ -4,9 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use super::common::{self, FailOn, Failure, Prepared};
+use super::progress::Progress;
 use super::{CheckArgs, FINDINGS, OK, diff, git};
 use crate::baseline::Baseline;
-use crate::check::{Report, check_bytes, check_files};
+use crate::check::{Report, check_bytes, check_files_watched};
 use crate::document::{Syntax, limits};
 use crate::settings::Level;
 use crate::{fix, report, sanitize};
@@ -23,11 +24,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     }
     let options = &args.options;
     let Prepared { files, context } = common::prepare(&args.paths, &options.budget, Some(options))?;
-    let mut report = check_files(&files, &context).map_err(|unreadable| {
-        let lines: Vec<String> =
-            unreadable.iter().map(|u| format!("cannot read `{}`: {}", u.path, u.why)).collect();
-        Failure::Message(lines.join("\n"))
-    })?;
+    let checked = || {
+        let progress = Progress::new(files.len(), &options.output, Progress::watched(options));
+        check_files_watched(&files, &context, &|| progress.done()).map_err(|files| common::unreadable(&files))
+    };
+    let mut report = checked()?;
     if args.paths.iter().any(|path| path == "-") {
         check_stdin(&options.stdin_filename, &context, &mut report)?;
     }
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     if options.fix || options.unsafe_fixes {
         let fixed = apply_fixes(&report, options.unsafe_fixes)?;
         if fixed > 0 {
-            report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
+            report = checked()?;
         }
     }
     let mut base = None;

@@ -281,8 +281,10 @@ fn root_of(folder: &Path) -> PathBuf {
     folder.ancestors().find(|a| a.join(".git").exists()).unwrap_or(folder).to_owned()
 }
 
+/// `COLUMNS`, else what the terminal says.
 fn terminal_width() -> Option<usize> {
-    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0)
+    let declared = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
+    declared.or_else(|| terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)))
 }
 
 /// How a row of the catalogue is known: read from its source, or from memory.
@@ -292,12 +294,10 @@ pub(crate) fn evidence(read: bool) -> &'static str {
 
 /// A table, as wide as `--width`, `COLUMNS` or 100 columns allow.
 pub(crate) fn new_table(output: &OutputOptions, header: &[&str]) -> comfy_table::Table {
-    let preset =
-        if output.ascii { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
     let width = style(output, io::stdout().is_terminal()).width;
     let mut table = comfy_table::Table::new();
     table
-        .load_style(preset)
+        .load_style(comfy_table::presets::NOTHING)
         .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
         .set_width(u16::try_from(width).unwrap_or(u16::MAX))
         .set_header(header);

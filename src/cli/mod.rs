@@ -10,6 +10,7 @@ mod git;
 mod gpus;
 mod init;
 mod models;
+mod progress;
 mod reference;
 
 use std::ffi::OsString;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::Args;
 
 use super::OK;
-use super::common::Failure;
+use super::common::{self, Failure, OutputOptions};
 use crate::framework::{self, Kind};
 use crate::settings::{SettingsFile, did_you_mean};
 use crate::{framework::native, report, rules};
@@ -27,6 +27,8 @@ pub(crate) struct RulesArgs {
     /// Print as JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub output: OutputOptions,
 }
 
 /// Arguments of `completions`.
@@ -93,17 +95,21 @@ pub(crate) fn rules(args: &RulesArgs) -> Result<u8, Failure> {
         writeln!(out, "{}", serde_json::to_string_pretty(&list).map_err(io::Error::from)?)?;
         return Ok(OK);
     }
-    for info in chosen {
-        if args.name.is_some() {
+    if args.name.is_some() {
+        for info in chosen {
             writeln!(out, "# {} ({})\n\n{}\n", info.name, info.severity.as_str(), info.summary)?;
             out.write_all(info.markdown().as_bytes())?;
             if let Some(url) = report::rule_url(info.name) {
                 writeln!(out, "\nWhat the example prints: {url}")?;
             }
-        } else {
-            writeln!(out, "{:<40} {:<8} {}", info.name, info.severity.as_str(), info.summary)?;
         }
+        return Ok(OK);
     }
+    let mut table = common::new_table(&args.output, &["rule", "severity", "what it finds"]);
+    for info in chosen {
+        table.add_row([info.name, info.severity.as_str(), info.summary]);
+    }
+    common::write_table(table, false, &mut out)?;
     Ok(OK)
 }
 

@@ -51,7 +51,8 @@ pub fn stacked(estimate: &Estimate, budget: Option<Bytes>, width: usize, color: 
     let fills: [char; NAMED + 1] = ['█', '▓', '▒', '░', '╍'];
     let rule = '┃';
     let segments = segments(estimate);
-    let cells = width.clamp(24, 72);
+    // The budget's line takes a column of its own.
+    let cells = width.saturating_sub(1).clamp(20, 72);
     let scale = estimate.device.max(budget.unwrap_or_default()).0.max(1) as f64;
     let column = |bytes: Bytes| (bytes.0 as f64 / scale * cells as f64).round() as usize;
     let line = budget.map(|budget| column(budget).min(cells));

@@ -43,7 +43,14 @@ impl Page<'_> {
         let what = run.map_or_else(String::new, |run| {
             format!(": {}, {}", sanitize::text(&run.model.value.to_string()), words::method(run))
         });
-        writeln!(out, "{} ({whose}{what})", self.paint.bold(title))?;
+        for (index, line) in
+            words::hang(&format!("{title} ({whose}{what})"), self.options.width, 2).iter().enumerate()
+        {
+            match line.strip_prefix(&*title).filter(|_| index == 0) {
+                Some(rest) => writeln!(out, "{}{rest}", self.paint.bold(&title))?,
+                None => writeln!(out, "{}{line}", if index == 0 { "" } else { "  " })?,
+            }
+        }
         let Some(estimate) = &file.estimate else {
             return self.without_estimate(file, out);
         };
@@ -63,7 +70,11 @@ impl Page<'_> {
     }
 
     fn heading(&self, text: &str, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "\n{}", self.paint.bold(text))
+        writeln!(out)?;
+        for line in words::wrap(text, self.options.width) {
+            writeln!(out, "{}", self.paint.bold(line))?;
+        }
+        Ok(())
     }
 
     /// A line with a hanging indent.
@@ -92,18 +103,15 @@ impl Page<'_> {
     fn parameters(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
         let p = estimate.parameters;
         self.heading("Parameters", out)?;
-        writeln!(
-            out,
-            "  {} in all, {} trained, {} of them the input embedding{}",
+        let tied = file.architecture.as_ref().is_some_and(|a| a.tied_embeddings);
+        let text = format!(
+            "{} in all, {} trained; the input embedding has {}{}",
             words::grouped(p.total),
             words::grouped(p.trainable),
             words::grouped(p.embedding),
-            if file.architecture.as_ref().is_some_and(|a| a.tied_embeddings) {
-                ", which is the head too"
-            } else {
-                ""
-            },
-        )
+            if tied { " and is the head too" } else { "" },
+        );
+        self.line(2, &text, out)
     }
 
     fn symbols(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
@@ -123,8 +131,10 @@ impl Page<'_> {
             out,
         )?;
         let name_width = used.iter().map(|(name, _, _)| name.len()).max().unwrap_or(0);
+        let value_width = used.iter().map(|(_, value, _)| words::grouped(*value).len()).max().unwrap_or(0);
         for (name, value, meaning) in used {
-            writeln!(out, "  {name:<name_width$}  {:>15}  {meaning}", words::grouped(value))?;
+            let lead = format!("  {name:<name_width$}  {:>value_width$}  ", words::grouped(value));
+            self.hanging(&lead, meaning, out)?;
         }
         Ok(())
     }
@@ -165,10 +175,17 @@ impl Page<'_> {
     fn phases(&self, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
         self.heading("Sum by moment of a step", out)?;
         let width = Phase::ALL.iter().map(|phase| phase.describe().len()).max().unwrap_or(0);
-        let cells = self.options.width.saturating_sub(width + 26).min(30);
         let most = estimate.ledger.total(estimate.phase);
+        // Without room for bars the amounts stand in front, and the moments wrap.
+        let cells = self.options.width.saturating_sub(width + 26).min(30);
         for phase in Phase::ALL {
             let total = estimate.ledger.total(phase);
+            if cells < 4 {
+                let mark = if phase == estimate.phase { " (peak)" } else { "" };
+                let lead = format!("  {:>10}  ", total.to_string());
+                self.hanging(&lead, &format!("{}{mark}", phase.describe()), out)?;
+                continue;
+            }
             let meter = bar::meter(total, most, cells);
             let line = format!("  {:<width$}  {:>10}  {meter}", phase.describe(), total.to_string());
             if phase == estimate.phase {
@@ -186,42 +203,32 @@ impl Page<'_> {
         for (name, bytes, meaning) in [
             ("allocated", estimate.allocated, "torch.cuda.max_memory_allocated() would print it".to_owned()),
             ("reserved", estimate.reserved, "torch.cuda.max_memory_reserved() would print it".to_owned()),
-            (
-                "device",
-                estimate.device,
-                format!("nvidia-smi would show it; about nine runs in ten: {} to {}", range.low, range.high),
-            ),
+            ("device", estimate.device, format!("nvidia-smi would show it; about nine runs in ten: {range}")),
         ] {
-            writeln!(out, "  {name:<10} {:>10}  {meaning}", bytes.to_string())?;
+            self.hanging(&format!("  {name:<10} {:>10}  ", bytes.to_string()), &meaning, out)?;
         }
         let mut causes: Vec<_> = estimate.causes.iter().collect();
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.below + cause.above));
         for cause in causes {
-            self.line(25, &format!("-{} +{}: {}", cause.below, cause.above, cause.what), out)?;
+            let indent = if self.options.width < 25 + ROOM { 6 } else { 25 };
+            self.line(indent, &format!("-{} +{}: {}", cause.below, cause.above, cause.what), out)?;
         }
         if estimate.host > Bytes::ZERO {
-            writeln!(
-                out,
-                "  {:<10} {:>10}  memory of each host for offloaded states",
-                "host",
-                estimate.host.to_string()
-            )?;
+            let lead = format!("  {:<10} {:>10}  ", "host", estimate.host.to_string());
+            self.hanging(&lead, "memory of each host for offloaded states", out)?;
         }
         if let Some(budget) = &file.budget {
-            let gpu = budget.gpu.map_or_else(String::new, |gpu| format!("a {} has it to use; ", gpu.name));
+            let gpu = budget.gpu.map_or_else(String::new, |gpu| format!("usable on the {}; ", gpu.name));
             let severity = match file.verdict {
                 crate::check::Verdict::Exceeds => Severity::Error,
                 crate::check::Verdict::Tight => Severity::Warning,
                 _ => Severity::Note,
             };
+            let lead = format!("  {:<10} {:>10}  ", "budget", budget.memory.to_string());
+            let text = format!("{gpu}declared in {}", budget.declared_in);
+            self.hanging(&lead, &text, out)?;
             let verdict = self.paint.severity(severity, words::verdict(file));
-            writeln!(
-                out,
-                "  {:<10} {:>10}  {gpu}declared in {}: {verdict}",
-                "budget",
-                budget.memory.to_string(),
-                sanitize::text(&budget.declared_in)
-            )?;
+            writeln!(out, "  {:<10} {:>10}  {verdict}", "verdict", "")?;
         }
         let budget = file.budget.as_ref().map(|budget| budget.memory);
         writeln!(out)?;
@@ -235,13 +242,9 @@ impl Page<'_> {
         self.heading("Ranks", out)?;
         let width = estimate.ranks.iter().map(|rank| rank.rank.chars().count()).max().unwrap_or(0);
         for rank in &estimate.ranks {
-            writeln!(
-                out,
-                "  {:<width$}  {:>10} allocated, at {}",
-                sanitize::text(&rank.rank),
-                rank.allocated.to_string(),
-                rank.phase.describe()
-            )?;
+            let lead =
+                format!("  {:<width$}  {:>10} ", sanitize::text(&rank.rank), rank.allocated.to_string());
+            self.hanging(&lead, &format!("allocated, at {}", rank.phase.describe()), out)?;
         }
         Ok(())
     }
@@ -287,12 +290,18 @@ impl Page<'_> {
         Ok(())
     }
 
+    /// Text behind a lead; under it where the terminal leaves no room beside it.
     fn hanging(&self, lead: &str, text: &str, out: &mut dyn Write) -> io::Result<()> {
-        let indent = lead.chars().count();
+        let beside = lead.chars().count();
         let text = sanitize::text(text);
+        let under = self.options.width.saturating_sub(beside) < ROOM;
+        if under {
+            writeln!(out, "{}", lead.trim_end())?;
+        }
+        let indent = if under { 6 } else { beside };
         for (index, line) in words::wrap(&text, self.options.width.saturating_sub(indent)).iter().enumerate()
         {
-            if index == 0 {
+            if index == 0 && !under {
                 writeln!(out, "{lead}{line}")?;
             } else {
                 writeln!(out, "{}{line}", " ".repeat(indent))?;
@@ -301,6 +310,9 @@ impl Page<'_> {
         Ok(())
     }
 }
+
+/// Columns that text beside a figure needs to be read.
+const ROOM: usize = 24;
 
 /// `always`, or the phases as ranges: `forward-end to head-backward, evaluation`.
 fn alive(entry: &Entry) -> String {

@@ -4,6 +4,7 @@
 mod ascii;
 pub mod bar;
 mod concise;
+pub mod diff;
 pub mod explain;
 pub mod fit;
 mod github;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use miette::{GraphicalReportHandler, GraphicalTheme, ThemeCharacters, ThemeStyles};
 
 use super::style::Paint;
-use super::window::{self, Snippet};
+use super::window::{self, Beside, Snippet};
 use super::{Options, Summary, bar, place, rule_url, words};
 use crate::check::{FileReport, Report, Verdict};
 use crate::finding::{Finding, Fix, Safety, Severity};
@@ -24,8 +24,10 @@ pub(super) fn write(report: &Report, options: &Options<'_>, out: &mut dyn Write)
         }
     }
     for (rule, left) in notes.left_out() {
-        let tag = paint.severity(Severity::Note, format!("note[{rule}]"));
-        writeln!(out, "{tag}: {left} more like these; `--format concise` lists them\n")?;
+        let tag = format!("note[{rule}]");
+        let text = format!("{tag}: {left} more like these; `--format concise` lists them");
+        tagged(&text, &tag, Severity::Note, options, None, out)?;
+        writeln!(out)?;
     }
     if options.quiet {
         return Ok(());
@@ -90,7 +92,7 @@ fn write_finding(
     paint: Paint,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    headline(finding, options, paint, out)?;
+    headline(finding, options, out)?;
     let severity = match finding.severity {
         Severity::Error => miette::Severity::Error,
         Severity::Warning => miette::Severity::Warning,
@@ -103,11 +105,20 @@ fn write_finding(
     }
     let renderer = renderer(options);
     for block in blocks {
+        let below: Vec<String> = block
+            .labels
+            .iter()
+            .filter(|label| label.shown == Beside::Below)
+            .map(|label| format!("line {}: {}", label.start.line, label.text))
+            .collect();
         let mut text = String::new();
         renderer.render_report(&mut text, &Snippet(block, severity)).map_err(io::Error::other)?;
         // The first line is miette's for the message, which the headline has said.
         for line in text.lines().skip(1) {
             writeln!(out, "{}", line.trim_end())?;
+        }
+        for label in below {
+            hanging("  ", &label, options, out)?;
         }
     }
     if finding.rule == "over-budget"
@@ -130,21 +141,47 @@ fn write_finding(
     Ok(())
 }
 
-fn headline(finding: &Finding, options: &Options<'_>, paint: Paint, out: &mut dyn Write) -> io::Result<()> {
+fn headline(finding: &Finding, options: &Options<'_>, out: &mut dyn Write) -> io::Result<()> {
     let tag = format!("{}[{}]", finding.severity.as_str(), finding.rule);
     let message = words::clip(&sanitize::text(&finding.message), words::MESSAGE);
-    let lines = words::wrap(&format!("{tag}: {message}"), options.width);
-    for (index, line) in lines.iter().enumerate() {
-        match line.strip_prefix(tag.as_str()).filter(|_| index == 0) {
+    let url = rule_url(finding.rule).filter(|_| options.links);
+    tagged(&format!("{tag}: {message}"), &tag, finding.severity, options, url.as_deref(), out)
+}
+
+/// Text that begins with a tag, with a hanging indent.
+fn tagged(
+    text: &str,
+    tag: &str,
+    severity: Severity,
+    options: &Options<'_>,
+    url: Option<&str>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let paint = Paint { color: options.color };
+    for (index, line) in words::hang(text, options.width, 2).iter().enumerate() {
+        match line.strip_prefix(tag).filter(|_| index == 0) {
             Some(rest) => {
-                let shown = paint.severity(finding.severity, &tag);
-                let shown = match rule_url(finding.rule).filter(|_| options.links) {
+                let shown = paint.severity(severity, tag);
+                let shown = match url {
                     Some(url) => format!("\u{1b}]8;;{url}\u{1b}\\{shown}\u{1b}]8;;\u{1b}\\"),
                     None => shown,
                 };
                 writeln!(out, "{shown}{}", paint.bold(rest))?;
             }
-            None => writeln!(out, "  {}", paint.bold(line))?,
+            None => writeln!(out, "{}{}", if index == 0 { "" } else { "  " }, paint.bold(line))?,
+        }
+    }
+    Ok(())
+}
+
+/// Text behind a lead, with a hanging indent of the lead's width.
+fn hanging(lead: &str, text: &str, options: &Options<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let indent = lead.chars().count();
+    for (index, line) in words::wrap(text, options.width.saturating_sub(indent)).iter().enumerate() {
+        if index == 0 {
+            writeln!(out, "{lead}{line}")?;
+        } else {
+            writeln!(out, "{}{line}", " ".repeat(indent))?;
         }
     }
     Ok(())
@@ -277,6 +314,11 @@ fn table(report: &Report, options: &Options<'_>, paint: Paint) -> Vec<String> {
         }
         for cell in rows.iter_mut().filter_map(|row| row.get_mut(drop)) {
             cell.clear();
+        }
+    }
+    if total_width(&rows) > options.width {
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(4)) {
+            *cell = cell.replace(" GiB of ", "/");
         }
     }
     shorten_paths(&mut rows, 16);

@@ -25,11 +25,37 @@ pub(super) struct BlockLabel {
     offset: usize,
     length: usize,
     pub(super) text: String,
+    /// The same beside the line.
+    pub(super) shown: Beside,
     primary: bool,
     /// Where it stands in the file.
     pub(super) start: Position,
     /// Where it ends, on the same line.
     pub(super) end_column: usize,
+}
+
+/// How a label is shown beside the line it is on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Under its line, on as many lines as the terminal's width needs.
+    Lines(String),
+    /// Too far to the right for words: below the block.
+    Below,
+}
+
+/// Fewer columns than that break words apart.
+const NARROWEST: usize = 20;
+
+impl Beside {
+    fn of(text: &str, room: usize) -> Beside {
+        if text.chars().count() <= room {
+            Beside::Lines(text.to_owned())
+        } else if room >= NARROWEST {
+            Beside::Lines(words::wrap(text, room).join("\n"))
+        } else {
+            Beside::Below
+        }
+    }
 }
 
 /// Neighbouring lines of one file.
@@ -103,7 +129,7 @@ fn block(
     width: usize,
 ) -> Block {
     let gutter = (last + 1).to_string().len() + 4;
-    let room = width.saturating_sub(gutter).clamp(40, 400);
+    let room = width.saturating_sub(gutter).clamp(20, 400);
     let mut block = Block {
         name: sanitize::path(&source.path).into_owned(),
         first_line: first,
@@ -121,10 +147,18 @@ fn block(
             let (start, end) = (window.map(text, mark.start, &shown), window.map(text, mark.end, &shown));
             let position = source.position(span.start + mark.start as u32);
             let columns = text.get(mark.start..mark.end).unwrap_or("").chars().count();
+            let text = words::clip(&sanitize::text(mark.text), words::LABEL);
+            // miette hangs the text from the middle of the underline, behind `╰── `.
+            let middle = |from: usize, to: usize| {
+                let columns = |end: usize| shown.get(..end).map_or(0, |part| part.chars().count());
+                (columns(from) + columns(to.max(from))) / 2
+            };
+            let beside = width.saturating_sub(gutter + middle(start, end) + 4);
             block.labels.push(BlockLabel {
                 offset: base + start,
                 length: end.max(start) - start,
-                text: words::clip(&sanitize::text(mark.text), words::LABEL),
+                shown: Beside::of(&text, beside),
+                text,
                 primary: mark.primary,
                 start: position,
                 end_column: position.column + columns.saturating_sub(1),
@@ -235,7 +269,10 @@ impl miette::Diagnostic for Snippet {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         Some(Box::new(self.0.labels.iter().map(|label| {
-            let text = (!label.text.is_empty()).then(|| label.text.clone());
+            let text = match &label.shown {
+                Beside::Lines(text) if !text.is_empty() => Some(text.clone()),
+                _ => None,
+            };
             if label.primary {
                 LabeledSpan::new_primary_with_span(text, (label.offset, label.length))
             } else {

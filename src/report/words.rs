@@ -1,7 +1,7 @@
 //! Turns of phrase that several formats share.
 
 use crate::check::{FileReport, Report, Verdict};
-use crate::run::{DataParallel, Method, TrainingRun};
+use crate::run::{DataParallel, Method, Quantization, TrainingRun};
 use crate::units::Bytes;
 
 /// `1 config`, `3 configs`.
@@ -36,6 +36,7 @@ pub fn method(run: &TrainingRun) -> String {
     let method = match run.method.value {
         Method::Full => "full".to_owned(),
         Method::Lora => format!("LoRA{rank}"),
+        Method::Qlora if run.quantization.value == Quantization::Int8 => format!("LoRA{rank}, 8-bit"),
         Method::Qlora => format!("QLoRA{rank}"),
         Method::Freeze => "freeze".to_owned(),
     };
@@ -140,6 +141,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(20);
     let mut lines = vec![String::new()];
     let mut used = 0;
+    let text = with_units(text);
     for word in text.split(' ') {
         let length = word.chars().count();
         if used > 0 && used + 1 + length > width {
@@ -170,9 +172,25 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         }
     }
     for line in &mut lines {
-        line.truncate(line.trim_end().len());
+        *line = line.trim_end().replace('\u{a0}', " ");
     }
     lines
+}
+
+/// An amount and its unit stay together.
+fn with_units(text: &str) -> String {
+    ["GiB", "MiB", "KiB", "GB", "GPUs", "tokens"].iter().fold(text.to_owned(), |text, unit| {
+        let mut out = String::with_capacity(text.len() + 8);
+        let spaced = format!(" {unit}");
+        let mut parts = text.split(&spaced);
+        out.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            out.push(if out.ends_with(|c: char| c.is_ascii_digit()) { '\u{a0}' } else { ' ' });
+            out.push_str(unit);
+            out.push_str(part);
+        }
+        out
+    })
 }
 
 /// Lines for a hanging indent: the first may be `width` wide, the others leave `indent` columns.
@@ -193,6 +211,7 @@ mod tests {
     #[test]
     fn wrapping_breaks_between_words_and_within_long_ones() {
         assert_eq!(wrap("one two three four five six", 20), ["one two three four", "five six"]);
+        assert_eq!(wrap("the budget it has is 79.1 GiB", 26), ["the budget it has is", "79.1 GiB"]);
         assert_eq!(wrap(&"x".repeat(45), 20), ["x".repeat(20), "x".repeat(20), "x".repeat(5)]);
     }
 }
