@@ -7,6 +7,7 @@ mod examples;
 use std::fmt::Write as _;
 
 use common::{assert_kept, llmlint, root};
+use rayon::prelude::*;
 
 /// The page of a rule, as `docs/rules/NAME.md` holds it.
 fn page(info: &llmlint::rules::RuleInfo) -> String {
@@ -30,11 +31,12 @@ fn rule_pages_are_current_and_their_examples_hold() {
         "# Rules\n\nThe examples on these pages are run by the tests: what they show is what llmlint prints, and\n\
          after the fix it prints nothing.\n\n| rule | default | what it finds |\n|---|---|---|\n",
     );
-    for rule in llmlint::rules::ALL {
+    let pages: Vec<String> = llmlint::rules::ALL.par_iter().map(|rule| page(rule.info())).collect();
+    for (rule, page) in llmlint::rules::ALL.iter().zip(&pages) {
         let info = rule.info();
         let _ =
             writeln!(index, "| [{0}]({0}.md) | {1} | {2} |", info.name, info.severity.as_str(), info.summary);
-        assert_kept(&root().join("docs/rules").join(format!("{}.md", info.name)), &page(info));
+        assert_kept(&root().join("docs/rules").join(format!("{}.md", info.name)), page);
     }
     assert_kept(&root().join("docs/rules/README.md"), &index);
 }
