@@ -19,6 +19,7 @@ const MOST_QUESTIONS: usize = 64;
 #[derive(Debug)]
 pub struct Hub {
     endpoint: Endpoint,
+    #[cfg_attr(not(feature = "online"), allow(dead_code, reason = "read where requests are made"))]
     token: Option<String>,
     answers: Mutex<HashMap<String, Answer>>,
 }
@@ -53,6 +54,7 @@ impl Endpoint {
         Ok(Endpoint { secure, authority: authority.to_ascii_lowercase(), prefix })
     }
 
+    #[cfg_attr(not(feature = "online"), allow(dead_code, reason = "requests are made with it"))]
     fn origin(&self) -> String {
         format!("{}://{}", if self.secure { "https" } else { "http" }, self.authority)
     }

@@ -3,6 +3,7 @@
 
 use super::adapters::Adapters;
 use super::beside;
+use super::blend::Blend;
 use super::coefficients::Table;
 use super::expression::{Sum, Symbol, Symbols};
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
@@ -79,6 +80,11 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
             shape.precision.key()
         )
     })?;
+    let windows = window_needs_mask(run, shape.architecture);
+    let parts = Blend::new(shape, table, |name, windowed| {
+        let attention = if windowed && windows { "sdpa+mask" } else { attention };
+        shape.table_of(name, attention, with_dropout)
+    })?;
     let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
     if checkpointed && shape.architecture.family == Family::T5 {
         // The recomputed position bias's part of the backward is up to 10 % off: better no figure.
@@ -86,13 +92,13 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
     }
     let mut activations = Activations {
         table,
-        layer: table.get("layer"),
-        checkpoint: table.get("checkpoint-layer"),
-        body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
-        transient: transient(table, checkpointed, &shape.symbols),
+        layer: parts.get("layer"),
+        checkpoint: parts.get("checkpoint-layer"),
+        body: parts.get(if checkpointed { "checkpoint-body" } else { "body" }),
+        transient: transient(&parts, checkpointed, &shape.symbols),
         encoder: encoder(table, checkpointed),
         source: TRACED,
-        doubt: None,
+        doubt: doubt(run, shape),
     };
     if run.loss.value == Loss::Tiled && shape.precision != Precision::Mixed {
         // The head's input is copied, and the copy is the loss's.
@@ -102,7 +108,7 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
     if run.kernels.value == Kernels::Liger {
         liger(&mut activations, shape, run.loss.value, checkpointed);
     }
-    if window_needs_mask(run, shape.architecture) {
+    if windows && shape.architecture.family != Family::Gemma4 {
         masked_window(&mut activations, shape, checkpointed, with_dropout);
     }
     if run.compile.value && run.kernels.value == Kernels::Torch {
@@ -127,15 +133,32 @@ fn fake_quantized(activations: &mut Activations, run: &TrainingRun, shape: &Shap
     activations.doubt = Some((0.25, "the copies of fake quantisation are derived, not traced"));
 }
 
+/// Blocks that are taken for others, or depend on what is installed beside transformers.
+fn doubt(run: &TrainingRun, shape: &Shape<'_>) -> Option<(f64, &'static str)> {
+    match shape.architecture.family {
+        Family::Qwen35 | Family::Qwen35Moe | Family::Qwen3Next => Some((
+            0.1,
+            "gated delta nets are taken to run flash-linear-attention's kernels; without it PyTorch's own code keeps several times as much",
+        )),
+        Family::Mllama => {
+            Some((0.15, "layers that attend to the image are taken for those that attend to the text"))
+        }
+        Family::Llama4 if run.model_code.value != ModelCode::Transformers => {
+            Some((0.2, "its layers are taken for GLM-4.5's, which also group tokens by expert"))
+        }
+        _ => None,
+    }
+}
+
 /// The larger of attention's and the MLP's point of a layer's backward.
-fn transient(table: Table, checkpointed: bool, symbols: &Symbols) -> Sum {
+fn transient(parts: &Blend, checkpointed: bool, symbols: &Symbols) -> Sum {
     let (attention, mlp) = if checkpointed {
         ("checkpoint-transient", "checkpoint-transient-mlp")
     } else {
         ("transient", "transient-mlp")
     };
-    let attention = table.get(attention);
-    match table.part(mlp) {
+    let attention = parts.get(attention);
+    match parts.part(mlp) {
         Some(mlp) => larger(attention, mlp, symbols),
         None => attention,
     }
@@ -167,7 +190,7 @@ fn liger(activations: &mut Activations, shape: &Shape<'_>, loss: Loss, checkpoin
         (_, true) => body.plus(&hidden(-2.0)),
         (_, false) => body.plus(&hidden(weight)),
     };
-    activations.transient = transient(table, checkpointed, &shape.symbols);
+    activations.transient = transient(&Blend::of(table, shape), checkpointed, &shape.symbols);
     activations.source = "traced block of transformers with liger-kernel";
 }
 
@@ -227,14 +250,15 @@ fn masked_window(activations: &mut Activations, shape: &Shape<'_>, checkpointed:
         }
     }
     activations.body = larger(activations.body.clone(), body, &shape.symbols);
-    activations.transient = transient(masked, checkpointed, &shape.symbols);
+    activations.transient = transient(&Blend::of(masked, shape), checkpointed, &shape.symbols);
 }
 
 /// Models of experts with a dense MLP in some layers: there the routed terms fall away and the MLP
 /// has its own width.
 fn dense_layers(activations: &mut Activations, shape: &Shape<'_>) {
     let architecture = shape.architecture;
-    if architecture.moe.is_none() {
+    // Llama 4's dense layers have a table of their own.
+    if architecture.moe.is_none() || shape.family == "llama4" {
         return;
     }
     let layers = architecture.layers;
@@ -293,19 +317,20 @@ pub(crate) fn adapted(
     let table = with_attention.or_else(|| Table::find(&name)).ok_or_else(|| {
         format!("what a frozen {} layer keeps under adapters ({label}) is not traced yet", shape.family)
     })?;
+    let parts = Blend::new(shape, table, |block, _| Table::find(&format!("lora {block} {label}")))?;
     let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
     let own = adapters.saved(&shape.symbols);
-    let mut layer = table.get("layer").plus(&own);
+    let mut layer = parts.get("layer").plus(&own);
     if adapters.output_projection {
-        layer = layer.plus(&table.get("output-copy"));
+        layer = layer.plus(&parts.get("output-copy"));
     }
     let point = if adapters.down_projection { "mlp" } else { "attention" };
     let point = if adapters.dropout { format!("{point}-dropout") } else { point.to_owned() };
-    let mut transient = table.get(&format!("transient-{point}"));
+    let mut transient = parts.get(&format!("transient-{point}"));
     if checkpointed {
-        transient = table.get(&format!("checkpoint-transient-{point}")).plus(&own);
+        transient = parts.get(&format!("checkpoint-transient-{point}")).plus(&own);
     }
-    let mut checkpoint = table.get("checkpoint-layer");
+    let mut checkpoint = parts.get("checkpoint-layer");
     if run.reentrant_checkpointing.value && run.quantization.value == Quantization::Int8 {
         // LLM.int8 keeps its inputs where saved-tensor hooks do not see them, so that they outlive
         // the first forward, unless that one runs without gradients.
@@ -317,11 +342,11 @@ pub(crate) fn adapted(
         table,
         layer,
         checkpoint,
-        body: table.get(if checkpointed { "checkpoint-body" } else { "body" }),
+        body: parts.get(if checkpointed { "checkpoint-body" } else { "body" }),
         transient,
         encoder: None,
         source: "traced frozen block of transformers; adapters' inputs in closed form",
-        doubt: None,
+        doubt: doubt(run, shape),
     };
     if run.model_code.value == ModelCode::Litgpt {
         let four_bit = run.quantization.value.is_packed();
@@ -329,7 +354,7 @@ pub(crate) fn adapted(
     }
     stacked_experts(run, shape, adapters, &mut activations, checkpointed);
     if with_attention.is_none() {
-        attention_differs(run, shape, &mut activations, checkpointed);
+        attention_differs(run, shape, &mut activations, checkpointed, parts.main_share());
     }
     if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
         window_of_frozen(shape, &mut activations, checkpointed);
@@ -397,6 +422,7 @@ fn attention_differs(
     shape: &Shape<'_>,
     activations: &mut Activations,
     checkpointed: bool,
+    share: f64,
 ) {
     let attention = attention_key(run);
     let (Some(fused), Some(asked)) = (shape.table("sdpa", false), shape.table(attention, false)) else {
@@ -408,7 +434,7 @@ fn attention_differs(
     let change = |name: &str| asked.get(name).plus(&fused.get(name).times(-1.0));
     let scores =
         |symbols: &[Symbol]| !symbols.contains(&Symbol::Sequence) && !symbols.contains(&Symbol::Tokens);
-    activations.layer = activations.layer.clone().plus(&change("layer").without(scores));
+    activations.layer = activations.layer.clone().plus(&change("layer").without(scores).times(share));
     if checkpointed {
         activations.body = activations.body.clone().plus(&change("checkpoint-body").without(scores));
     }

@@ -73,6 +73,16 @@ symbols! {
     KvRankRope => "kvrr",
     /// Latent attention: rank of the query compression.
     QueryRank => "qr",
+    /// Gated delta nets: width of all keys.
+    DeltaKeys => "kd",
+    /// Gated delta nets: width of all values.
+    DeltaValues => "vd",
+    /// Gated delta nets: value heads.
+    DeltaHeads => "hv",
+    /// Gated delta nets: width of one key head.
+    DeltaKeyWidth => "kw",
+    /// Width of the embedding that every layer has (Gemma 4).
+    PerLayer => "hp",
     /// Rank of the adapters.
     Rank => "r",
 }

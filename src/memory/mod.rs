@@ -4,6 +4,7 @@ mod activations;
 mod adapters;
 mod allocator;
 mod beside;
+mod blend;
 mod coefficients;
 mod data_parallel;
 pub mod estimate;

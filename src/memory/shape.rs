@@ -89,6 +89,11 @@ pub(crate) fn family_key(architecture: &Architecture) -> &'static str {
         Family::StableLm => "stablelm",
         Family::Starcoder2 => "starcoder2",
         Family::Olmo => "olmo",
+        Family::Olmo2
+            if architecture.config.get("model_type").and_then(serde_json::Value::as_str) == Some("olmo3") =>
+        {
+            "olmo3"
+        }
         Family::Olmo2 => "olmo2",
         Family::SmolLm3 => "smollm3",
         Family::Granite => "granite",
@@ -101,7 +106,8 @@ pub(crate) fn family_key(architecture: &Architecture) -> &'static str {
         Family::Phimoe => "phimoe",
         Family::Qwen2Moe => "qwen2_moe",
         Family::Qwen3Moe => "qwen3_moe",
-        Family::Qwen3Next => "qwen3_next",
+        // Its layers keep what Qwen3.5's with experts keep, tensor by tensor.
+        Family::Qwen3Next => "qwen3_5_moe",
         Family::Qwen35 => "qwen3_5",
         Family::Qwen35Moe => "qwen3_5_moe",
         Family::Llama4 => "llama4",
@@ -116,18 +122,27 @@ pub(crate) fn family_key(architecture: &Architecture) -> &'static str {
         Family::Nemotron => "nemotron",
         Family::NemotronH => "nemotron_h",
         Family::Exaone4 => "exaone4",
-        Family::Glm4MoeLite => "glm4_moe_lite",
+        // The same, of DeepSeek-V3's.
+        Family::Glm4MoeLite => "deepseek_v3",
         Family::MiniCpm3 => "minicpm3",
         Family::Mistral4 => "mistral4",
         Family::MiniMaxM2 => "minimax_m2",
         Family::Afmoe => "afmoe",
-        Family::GraniteMoeHybrid => "granitemoehybrid",
+        Family::GraniteMoeHybrid => match &architecture.moe {
+            None => "granitemoehybrid",
+            Some(moe) if moe.shared_intermediate_size == 0 => "granitemoe",
+            Some(_) => "granitemoehybrid-moe",
+        },
         Family::Lfm2 => "lfm2",
         Family::Lfm2Moe => "lfm2_moe",
         Family::FalconH1 => "falcon_h1",
         Family::Jamba => "jamba",
         Family::KimiLinear => "kimi_linear",
         Family::Gemma3n => "gemma3n",
+        Family::Gemma4 if architecture.moe.is_some() => "gemma4-moe",
+        Family::Gemma4 if architecture.config_u64("hidden_size_per_layer_input").unwrap_or(0) > 0 => {
+            "gemma4-ple"
+        }
         Family::Gemma4 => "gemma4",
         Family::Olmoe => "olmoe",
         Family::GptOss => "gpt_oss",
@@ -225,6 +240,11 @@ impl<'a> Shape<'a> {
     /// The table for full training with this attention, and its name; families without a fused
     /// attention run eagerly whatever is asked for.
     pub(crate) fn table(&self, attention: &str, dropout: bool) -> Option<Table> {
+        self.table_of(self.family, attention, dropout)
+    }
+
+    /// The same for another block of the model's.
+    pub(crate) fn table_of(&self, family: &str, attention: &str, dropout: bool) -> Option<Table> {
         let precisions: &[&str] = match self.precision {
             Precision::HalfAutocast => &["amp16", "bf16"],
             other => &[other.key()],
@@ -232,13 +252,15 @@ impl<'a> Shape<'a> {
         // A model that has SDPA keeps the same for FlashAttention; one that has not runs eagerly
         // where SDPA is asked for.
         let attentions: &[&str] = match attention {
+            // These blocks have no attention, and are traced once.
+            _ if family.ends_with("-linear") || family.ends_with("-conv") => &["sdpa"],
             "eager" => &["eager"],
             "flash" => &["flash", "sdpa", "eager"],
             other => &[other, "eager"],
         };
         for attention in attentions {
             for precision in precisions {
-                let key = format!("{} {precision} {attention}", self.family);
+                let key = format!("{family} {precision} {attention}");
                 let with = dropout.then(|| Table::find(&format!("{key} dropout"))).flatten();
                 if let Some(table) = with.or_else(|| Table::find(&key)) {
                     return Some(table);
@@ -257,10 +279,15 @@ impl<'a> Shape<'a> {
 fn table_family(run: &TrainingRun, architecture: &Architecture) -> &'static str {
     let own_flash = run.model_code.value == ModelCode::LlmFoundry && run.attention.value != Attention::Eager;
     if matches!(architecture.family, Family::Mpt | Family::Gpt2) && own_flash {
-        "starcoder2"
-    } else {
-        family_key(architecture)
+        return "starcoder2";
     }
+    // transformers' Llama 4 runs every expert over every token; the others group the tokens, as
+    // transformers' GLM-4.5 does, which has the same attention and a shared expert as well.
+    let grouped = !matches!(run.model_code.value, ModelCode::Transformers);
+    if architecture.family == Family::Llama4 && grouped {
+        return "glm4_moe";
+    }
+    family_key(architecture)
 }
 
 /// The attention's name in the tables.
@@ -310,6 +337,13 @@ fn dimensions(a: &Architecture) -> Symbols {
         s.set(Symbol::Expert, moe.intermediate_size);
         s.set(Symbol::FeedForward, moe.shared_intermediate_size);
     }
+    let dimension = |key: &str| a.dimension(key).ok().flatten().unwrap_or(0);
+    let (keys, values) = (dimension("linear_num_key_heads"), dimension("linear_num_value_heads"));
+    s.set(Symbol::DeltaKeys, keys.saturating_mul(dimension("linear_key_head_dim")));
+    s.set(Symbol::DeltaValues, values.saturating_mul(dimension("linear_value_head_dim")));
+    s.set(Symbol::DeltaHeads, values);
+    s.set(Symbol::DeltaKeyWidth, dimension("linear_key_head_dim"));
+    s.set(Symbol::PerLayer, dimension("hidden_size_per_layer_input"));
     if let Some(mla) = &a.mla {
         let h = a.heads;
         s.set(Symbol::LatentQuery, h.saturating_mul(mla.qk_nope_head_dim + mla.qk_rope_head_dim));

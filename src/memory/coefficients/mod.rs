@@ -15,7 +15,7 @@ const FILES: [&str; 5] = [
 ];
 
 /// The tables of one way to run one family: named sums, parsed when asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Table(&'static str);
 
 impl Table {
