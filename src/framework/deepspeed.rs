@@ -159,14 +159,33 @@ pub fn follow_file(
                         apply(cx, run, root, &|_| Origin::Assumed(reason.clone()));
                     }
                 }
-                None => not_followed(cx, at, name, error),
+                None => not_followed(cx, run, at, name, error),
             }
         }
     }
 }
 
 /// A finding and an unknown for a file that could not be read.
-fn not_followed(cx: &mut Lowering<'_>, at: Location, name: &str, error: ReferenceError) {
+/// A file that is not there still says by its name what people name it for.
+fn not_followed(
+    cx: &mut Lowering<'_>,
+    run: &mut TrainingRun,
+    at: Location,
+    name: &str,
+    error: ReferenceError,
+) {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    if error == ReferenceError::NotFound
+        && let Some(text) = stock::by_name(base)
+    {
+        cx.findings.push(rules::reference_not_found::finding_by_name(at, "DeepSpeed", name));
+        let reason = format!("`{base}` is not in the repository; its name is taken for its content");
+        let document = Document::parse(&crate::source::Source::new(base, text), Syntax::Json);
+        if let Some(root) = document.root(Dialect::Json) {
+            apply(cx, run, root, &|_| Origin::Assumed(reason.clone()));
+        }
+        return;
+    }
     let why = match error {
         ReferenceError::OutsideRepository => {
             cx.findings.push(rules::reference_outside_repository::finding(at, "DeepSpeed"));

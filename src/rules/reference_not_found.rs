@@ -56,6 +56,15 @@ impl ReferenceNotFound {
 
 /// The finding for `name`, which should be one of `whose` files.
 pub(crate) fn finding(at: Location, whose: &str, name: &str) -> Finding {
+    missing(at, whose, name).note("Without it there is no estimate: how the run is sharded is unknown.")
+}
+
+/// The same for a file whose name says what it holds, and is taken for it.
+pub(crate) fn finding_by_name(at: Location, whose: &str, name: &str) -> Finding {
+    missing(at, whose, name).note("The estimate takes the file for what its name says, with defaults.")
+}
+
+fn missing(at: Location, whose: &str, name: &str) -> Finding {
     let base = name.rsplit(['/', '\\']).next().unwrap_or(name);
     Finding::new(
         ReferenceNotFound::NAME,
@@ -64,6 +73,5 @@ pub(crate) fn finding(at: Location, whose: &str, name: &str) -> Finding {
         format!("no {whose} file `{base}` in this repository"),
     )
     .at("sharding and offloading stand there")
-    .note("Without it there is no estimate: how the run is sharded is unknown.")
     .help("correct the path, or add the file to the repository")
 }

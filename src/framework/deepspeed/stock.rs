@@ -4,6 +4,39 @@
 //! Sources: axolotl `deepspeed_configs/` (0.18.0), LLaMA-Factory `examples/deepspeed/`
 //! (ff6d4d1), ms-swift `swift/config/` (3602360).
 
+/// What a name such as `ds_zero3_offload.json` says: the stage, and what is offloaded; everything
+/// else at DeepSpeed's defaults. `None`: no stage in it, or two.
+pub(super) fn by_name(base: &str) -> Option<String> {
+    let lower = base.to_ascii_lowercase();
+    let stem = lower.strip_suffix(".json")?;
+    let named = |stage: char| {
+        ["zero", "zero-", "zero_", "zero_stage", "zero-stage", "stage", "stage_", "stage-", "z"]
+            .iter()
+            .map(|word| format!("{word}{stage}"))
+            .any(|word| {
+                // `z3` within a word and `zero30` are something else.
+                stem.match_indices(&word).any(|(at, _)| {
+                    let before = stem[..at].chars().next_back();
+                    let after = stem[at + word.len()..].chars().next();
+                    before.is_none_or(|c| !c.is_ascii_alphanumeric())
+                        && after.is_none_or(|c| !c.is_ascii_digit())
+                })
+            })
+    };
+    let stages: Vec<char> = ['1', '2', '3'].into_iter().filter(|stage| named(*stage)).collect();
+    let [stage] = stages.as_slice() else { return None };
+    let states = if stem.contains("offload") && !stem.contains("no_offload") && !stem.contains("no-offload") {
+        r#", "offload_optimizer": {"device": "cpu"}"#
+    } else {
+        ""
+    };
+    let parameters =
+        if *stage == '3' && !states.is_empty() { r#", "offload_param": {"device": "cpu"}"# } else { "" };
+    Some(format!(
+        r#"{{"zero_optimization": {{"stage": {stage}{states}{parameters}}}, "bf16": {{"enabled": "auto"}}, "fp16": {{"enabled": "auto"}}}}"#
+    ))
+}
+
 /// Whose file it is and its effective content. `name` is the last part of the path, or a preset.
 pub(super) fn content(name: &str) -> Option<(&'static str, &'static str)> {
     const AXOLOTL: &str = "axolotl";
@@ -166,6 +199,22 @@ mod tests {
             let stage =
                 document.root(Dialect::Json).and_then(|r| r.path("zero_optimization.stage")?.as_int());
             assert!(stage.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stage_is_read_out_of_a_name_that_has_one() {
+        let stage = |name: &str| super::by_name(name).map(|text| (text.contains("offload_optimizer"), text));
+        let of = |name: &str, stage_of: u8, offloads: bool| {
+            let (found, text) = stage(name).unwrap_or_default();
+            assert!(text.contains(&format!("\"stage\": {stage_of}")) && found == offloads, "{name}: {text}");
+        };
+        of("zero3_offload.json", 3, true);
+        of("ds_zero2_no_offload.json", 2, false);
+        of("deepspeed-13b-stage2.json", 2, false);
+        of("ds_z3_config.json", 3, false);
+        for none in ["ds_config.json", "zero30.json", "jazz3.json", "zero2_to_zero3.json", "zero3.yaml"] {
+            assert_eq!(super::by_name(none), None, "{none}");
         }
     }
 }
