@@ -42,13 +42,24 @@ pub(crate) struct Allocator {
     pub(crate) allocated: u64,
     /// The most ever handed out.
     pub(crate) peak: u64,
+    /// The most handed out since this was last asked for.
+    high: u64,
     /// Bytes asked for now, rounded to 512.
     requested: u64,
+    /// `expandable_segments`: one segment that grows at its end, 20 MiB at a time.
+    expandable: bool,
+    /// The last block of that segment.
+    tail: Option<u32>,
     /// What handed-out blocks held beyond what was asked for, at the peak.
     pub(crate) slack: u64,
 }
 
 impl Allocator {
+    /// Under `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`.
+    pub(crate) fn expandable() -> Allocator {
+        Allocator { expandable: true, ..Allocator::default() }
+    }
+
     /// Hands out a block of at least `bytes`; nothing for what the small pool serves.
     pub(crate) fn take(&mut self, bytes: u64) -> Handle {
         if bytes <= SMALL {
@@ -61,6 +72,7 @@ impl Allocator {
                 self.free.remove(&(of, block));
                 block
             }
+            None if self.expandable => self.grow(size),
             None => {
                 let segment = if size < OWN_SEGMENT_FROM {
                     SHARED_SEGMENT
@@ -76,12 +88,18 @@ impl Allocator {
         self.blocks[block as usize].free = false;
         self.blocks[block as usize].asked = size;
         self.allocated += given;
+        self.high = self.high.max(self.allocated);
         self.requested += size;
         if self.allocated > self.peak {
             self.peak = self.allocated;
             self.slack = self.allocated - self.requested;
         }
         Handle(block)
+    }
+
+    /// The most handed out since the last call.
+    pub(crate) fn highest(&mut self) -> u64 {
+        std::mem::replace(&mut self.high, self.allocated)
     }
 
     /// Takes a block back.
@@ -105,6 +123,26 @@ impl Allocator {
         self.free.insert((self.blocks[block as usize].size, block));
     }
 
+    /// A free block of at least `size` at the end of the expandable segment.
+    fn grow(&mut self, size: u64) -> u32 {
+        let last = self.tail.filter(|tail| self.blocks[*tail as usize].free);
+        let there = last.map_or(0, |block| self.blocks[block as usize].size);
+        let mapped = (size - there).next_multiple_of(SHARED_SEGMENT);
+        self.reserved += mapped;
+        if let Some(block) = last {
+            self.free.remove(&(there, block));
+            self.blocks[block as usize].size += mapped;
+            return block;
+        }
+        let previous = self.tail.unwrap_or(NONE);
+        let block = self.add(Block { size: mapped, asked: 0, previous, next: NONE, free: false });
+        if previous != NONE {
+            self.blocks[previous as usize].next = block;
+        }
+        self.tail = Some(block);
+        block
+    }
+
     fn add(&mut self, block: Block) -> u32 {
         if let Some(index) = self.unused.pop() {
             self.blocks[index as usize] = block;
@@ -116,7 +154,8 @@ impl Allocator {
 
     fn split(&mut self, block: u32, size: u64) {
         let Block { size: whole, next, .. } = self.blocks[block as usize];
-        if whole - size <= MIB {
+        let least = if self.expandable { 511 } else { MIB };
+        if whole - size <= least {
             return;
         }
         let rest = self.add(Block { size: whole - size, asked: 0, previous: block, next, free: true });
@@ -124,6 +163,8 @@ impl Allocator {
         self.blocks[block as usize].next = rest;
         if next != NONE {
             self.blocks[next as usize].previous = rest;
+        } else if self.tail == Some(block) {
+            self.tail = Some(rest);
         }
         self.free.insert((whole - size, rest));
     }
@@ -140,6 +181,8 @@ impl Allocator {
         self.blocks[left as usize].next = next;
         if next != NONE {
             self.blocks[next as usize].previous = left;
+        } else if self.tail == Some(right) {
+            self.tail = Some(left);
         }
         self.unused.push(right);
     }
@@ -157,6 +200,18 @@ mod tests {
         allocator.give(block);
         allocator.take(20 * MIB);
         assert_eq!((allocator.reserved, allocator.allocated), (40 * MIB, 20 * MIB), "the block is split");
+    }
+
+    #[test]
+    fn an_expandable_segment_grows_by_what_its_end_lacks() {
+        let mut allocator = Allocator::expandable();
+        let (first, end) = (allocator.take(40 * MIB), allocator.take(40 * MIB));
+        allocator.give(end);
+        allocator.take(60 * MIB);
+        assert_eq!(allocator.reserved, 100 * MIB, "segments of their own would be 140");
+        allocator.give(first);
+        allocator.take(30 * MIB);
+        assert_eq!(allocator.reserved, 100 * MIB);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::replay;
 use super::states::quantized_bytes;
+use super::streams;
 use super::timeline;
 use crate::catalog::Architecture;
 use crate::run::{Batching, Checkpointing, Offload, TrainingRun, Unknown};
@@ -120,7 +121,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     }
     let Some((plan, rank, _)) = worst else { return Err(Vec::new()) };
     let mut ledger = timeline::ledger(&plan, &rank);
-    let replayed = replay::replay(&plan, &rank);
+    let replayed = replay::replay(&plan, &rank).or_else(|| streams::replay(&plan, &rank));
     if let Some(replayed) = &replayed {
         ledger.entries.extend(overhead::rounding(replayed.slack));
     }

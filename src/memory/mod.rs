@@ -22,6 +22,7 @@ mod replay;
 pub mod rule_of_thumb;
 mod shape;
 mod states;
+mod streams;
 mod timeline;
 
 pub use estimate::{Cause, Estimate, Interval, RankTotal, estimate};

@@ -51,18 +51,18 @@ pub(crate) struct Replayed {
 /// Lengths of eight batches as parts of the longest: spread evenly, in no order.
 const LENGTHS: [f64; 8] = [0.62, 0.41, 0.87, 0.53, 0.73, 0.94, 0.8, 1.0];
 
-struct Replay<'a> {
+pub(super) struct Replay<'a> {
     /// This batch's length as a part of the longest.
     scale: f64,
     plan: &'a Plan<'a>,
-    allocator: Allocator,
+    pub(super) allocator: Allocator,
     parameters: Vec<Parameter>,
     layers: u64,
     /// Sizes of the tensors that one layer saves, one checkpoint, one layer's temporaries.
-    saved: Vec<u64>,
-    checkpoint: Vec<u64>,
-    extra: Vec<u64>,
-    body: Vec<u64>,
+    pub(super) saved: Vec<u64>,
+    pub(super) checkpoint: Vec<u64>,
+    pub(super) extra: Vec<u64>,
+    pub(super) body: Vec<u64>,
 }
 
 /// A sum of bytes as tensors: each term in pieces of a tensor's element size.
@@ -91,7 +91,7 @@ fn tensors(sum: &Sum, plan: &Plan<'_>) -> Vec<u64> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(plan: &'a Plan<'a>) -> Replay<'a> {
+    pub(super) fn new(plan: &'a Plan<'a>) -> Replay<'a> {
         let (checkpointed, _) = split_layers(plan.run.activation_checkpointing.value, 1.0);
         let transient = if checkpointed > 0.0 {
             plan.activations.transient.clone().plus(&plan.activations.layer.clone().times(-1.0))
@@ -115,17 +115,17 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn take_all(&mut self, sizes: &[u64]) -> Vec<Handle> {
+    pub(super) fn take_all(&mut self, sizes: &[u64]) -> Vec<Handle> {
         sizes.iter().map(|size| self.allocator.take(*size)).collect()
     }
 
     /// Activations: their sizes follow the batch's length.
-    fn take_scaled(&mut self, sizes: &[u64]) -> Vec<Handle> {
+    pub(super) fn take_scaled(&mut self, sizes: &[u64]) -> Vec<Handle> {
         let scale = self.scale;
         sizes.iter().map(|size| self.allocator.take((*size as f64 * scale) as u64)).collect()
     }
 
-    fn give_all(&mut self, handles: Vec<Handle>) {
+    pub(super) fn give_all(&mut self, handles: Vec<Handle>) {
         for handle in handles {
             self.allocator.give(handle);
         }
@@ -203,7 +203,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Logits, their upcast, the log-softmax; then its gradients, back to the hidden states'.
-    fn loss(&mut self) -> Vec<Handle> {
+    pub(super) fn loss(&mut self) -> Vec<Handle> {
         let w = self.plan.shape.precision.logit();
         let symbols = &self.plan.shape.symbols;
         let head = (w * self.plan.shape.get(Symbol::Vocabulary) * self.plan.shape.get(Symbol::Hidden)) as u64;
@@ -308,7 +308,7 @@ impl<'a> Replay<'a> {
         gradients
     }
 
-    fn hidden(&self) -> u64 {
+    pub(super) fn hidden(&self) -> u64 {
         (self.scale
             * self.plan.residual()
             * self.plan.shape.get(Symbol::Tokens)
