@@ -67,7 +67,7 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
     }
     // The fused softmax saves the very logits that the caller holds.
     if cx.keep_logits && cx.loss != Loss::FusedSoftmax {
-        memory.saved = memory.saved.plus(&Sum::term(cx.logit, LOGITS));
+        memory.saved = memory.saved.plus(&Sum::term(held_logit(cx.loss, cx.logit), LOGITS));
     }
     let mut head = head_backward(cx, &memory.saved);
     if cx.target {
@@ -77,6 +77,11 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
     }
     memory.head_backward = Some(head);
     memory
+}
+
+/// Bytes of a logit as the model returns it: transformers before 4.46 upcast before the loss.
+pub(crate) fn held_logit(loss: Loss, logit: f64) -> f64 {
+    if loss == Loss::FullShifted { 4.0 } else { logit }
 }
 
 /// Tokens are the decoder's.
@@ -273,7 +278,7 @@ fn tiled(cx: LossContext, symbols: &Symbols) -> LossMemory {
 fn head_backward(cx: LossContext, saved: &Sum) -> Sum {
     let w = cx.logit;
     let inputs = saved.clone().without(|symbols| symbols == LOGITS);
-    let held = Sum::term(if cx.keep_logits { w } else { 0.0 }, LOGITS);
+    let held = Sum::term(if cx.keep_logits { held_logit(cx.loss, w) } else { 0.0 }, LOGITS);
     let weight = Sum::term(if cx.head_trained { w } else { 0.0 }, HEAD_WEIGHT);
     inputs.plus(&held).plus(&Sum::term(w, LOGITS)).plus(&weight).plus(&Sum::term(w, HIDDEN))
 }

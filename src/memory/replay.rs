@@ -63,6 +63,8 @@ pub(super) struct Replay<'a> {
     pub(super) checkpoint: Vec<u64>,
     pub(super) extra: Vec<u64>,
     pub(super) body: Vec<u64>,
+    /// Logits that the training loop holds.
+    pub(super) held: Option<Handle>,
 }
 
 /// A sum of bytes as tensors: each term in pieces of a tensor's element size.
@@ -112,6 +114,7 @@ impl<'a> Replay<'a> {
             },
             extra: tensors(&transient.without(|s| !s.contains(&Symbol::Tokens)), plan),
             body: tensors(&plan.activations.body, plan),
+            held: None,
         }
     }
 
@@ -166,6 +169,9 @@ impl<'a> Replay<'a> {
         let gradients = self.embedding(gradients);
         self.optimize(first);
         self.give_all(gradients);
+        if let Some(held) = self.held.take() {
+            self.allocator.give(held);
+        }
     }
 
     fn forward(&mut self) -> Vec<Vec<Handle>> {
@@ -232,11 +238,15 @@ impl<'a> Replay<'a> {
         if upcast > 0.0 {
             self.allocator.give(logits);
         }
+        let shifted = self.plan.run.loss.value == Loss::FullShifted;
+        let copy = self.allocator.take(self.logits(if shifted { kept } else { 0.0 }));
         let softmax = self.allocator.take(self.logits(kept));
-        if upcast > 0.0 {
-            self.allocator.give(float);
+        self.allocator.give(copy);
+        let returned = if upcast > 0.0 { float } else { logits };
+        if self.plan.run.keep_logits.value && shifted {
+            self.held = Some(returned);
         } else {
-            self.allocator.give(logits);
+            self.allocator.give(returned);
         }
         let likelihood = self.allocator.take(self.logits(kept));
         let gradient = self.allocator.take(self.logits(kept));

@@ -175,23 +175,28 @@ impl<'a> Streams<'a> {
             return;
         }
         let stored = self.plan.run.weights.value.bytes() as f64;
-        for (unit, count) in [(&self.root, 1), (&self.layer, self.layers)] {
+        // FSDP1 wraps from the inside out: a unit's tensors come to the GPU, are put together in a
+        // flat one, and of that the shard is copied.
+        for (unit, count) in [(&self.layer, self.layers), (&self.root, 1)] {
             // Quantised elements are stored as they are gathered, the others in the stored dtype.
-            let sizes: Vec<u64> = match self.scheme {
-                Scheme::Fsdp1 => {
-                    let bytes: f64 = unit.tensors.iter().map(|t| t.0 * stored_bytes(t.1, stored)).sum();
-                    vec![self.share(bytes)]
-                }
-                Scheme::Fsdp2 => {
-                    unit.tensors.iter().map(|t| self.share(t.0 * stored_bytes(t.1, stored))).collect()
-                }
-            };
+            let whole: Vec<f64> = unit.tensors.iter().map(|t| t.0 * stored_bytes(t.1, stored)).collect();
+            let flat: f64 = whole.iter().sum();
             for _ in 0..count {
-                for size in &sizes {
-                    self.main.allocator.take(*size);
+                if self.scheme == Scheme::Fsdp2 {
+                    let shards: Vec<u64> = whole.iter().map(|bytes| self.share(*bytes)).collect();
+                    self.main.take_all(&shards);
+                    continue;
                 }
+                let parts: Vec<u64> = whole.iter().map(|bytes| *bytes as u64).collect();
+                let parts = self.main.take_all(&parts);
+                let flattened = self.main.allocator.take(flat as u64);
+                self.main.give_all(parts);
+                self.main.allocator.take(self.share(flat));
+                self.main.allocator.give(flattened);
             }
         }
+        // Measured peaks are those of the steps.
+        self.main.allocator.highest();
     }
 
     /// Gathers a unit. What was gathered before is given back once the copies are out of it
@@ -394,6 +399,9 @@ impl<'a> Streams<'a> {
                     self.main.allocator.take(size);
                 }
             }
+        }
+        if let Some(held) = self.main.held.take() {
+            self.main.allocator.give(held);
         }
         for shard in std::mem::take(&mut self.gradients) {
             self.give_reduce(shard);

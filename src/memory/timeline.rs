@@ -17,7 +17,7 @@ use super::data_parallel::{self, Strategy, bucket_views};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
-use super::loss;
+use super::loss::{self, held_logit};
 use super::overhead::CUBLAS_WORKSPACE;
 use super::plan::Plan;
 use super::rank::Rank;
@@ -504,7 +504,7 @@ fn held_logits(plan: &Plan<'_>, lines: &mut Lines) {
         return;
     }
     let fabric = run.model_code.value == ModelCode::Litgpt;
-    let each = if fabric { 4.0 } else { plan.shape.precision.logit() };
+    let each = if fabric { 4.0 } else { held_logit(run.loss.value, plan.shape.precision.logit()) };
     let drivers = &[Driver::MicroBatchSize, Driver::SequenceLength, Driver::Model];
     let logits = |bytes: f64| Sum::term(bytes, &[Symbol::Tokens, Symbol::Vocabulary]);
     let phases = &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd, Phase::OptimizerStep];
