@@ -7,10 +7,14 @@
 
 #[path = "accuracy/native.rs"]
 mod native;
+#[path = "accuracy/parallel.rs"]
+mod parallel;
 #[path = "accuracy/plot.rs"]
 mod plot;
 #[path = "accuracy/score.rs"]
 mod score;
+#[path = "accuracy/verdicts.rs"]
+mod verdicts;
 
 use std::path::Path;
 
@@ -172,6 +176,25 @@ fn traced_sharded_runs_are_met() {
     assert!(summary.p95 <= 4.0, "95th percentile {} %", summary.p95);
 }
 
+/// No run that fitted is refused; of those that ran out of memory nine in ten were to be warned of,
+/// and no fewer are than were once.
+#[test]
+fn verdicts_agree_with_what_runs_did() {
+    let rows = verdicts::judged();
+    println!("{}\nnot warned of: {}", verdicts::table(&rows), verdicts::missed(&rows));
+    let refused: Vec<&str> =
+        rows.iter().filter(|r| r.outcome == "fit" && r.verdict == "exceeds").map(|r| r.id.as_str()).collect();
+    assert!(refused.is_empty(), "fitted, and called `exceeds`: {refused:?}");
+    let warned = verdicts::count(&rows, "oom", "exceeds") + verdicts::count(&rows, "oom", "tight");
+    assert!(warned >= WARNED, "{warned} runs out of memory are warned of");
+    let fits = verdicts::count(&rows, "fit", "fits");
+    assert!(fits >= FITS, "{fits} runs that fitted are called so");
+}
+
+/// Recorded counts.
+const WARNED: usize = 26;
+const FITS: usize = 90;
+
 /// Figures that were reached once: `source count median p90`, in percent.
 const RECORDED: &str = include_str!("accuracy/recorded.tsv");
 /// Percentage points that a figure may worsen by rounding.
@@ -247,7 +270,7 @@ fn the_documentation_is_current() {
     let one = traced(&shared, "oracle-grid.csv", "group", oracle_row);
     let many = traced(&shared, "sharded-grid.csv", "strategy", sharded_row);
     let (high, medium) = (measured("high"), measured("med"));
-    let page = page(&one, &many, &high, &medium);
+    let page = page(&one, &many, &high, &medium, &verdicts::judged());
     let plot = plot::svg(&[
         ("traced", "#4477aa", &one.allocated),
         ("traced, sharded", "#228833", &many.allocated),
@@ -264,7 +287,14 @@ fn the_documentation_is_current() {
     }
 }
 
-fn page(one: &Traced, many: &Traced, high: &[Scored], medium: &[Scored]) -> String {
+fn page(
+    one: &Traced,
+    many: &Traced,
+    high: &[Scored],
+    medium: &[Scored],
+    verdicts: &[verdicts::Judged],
+) -> String {
+    let spread: Vec<Scored> = parallel::rows().iter().map(|(row, e)| parallel::scored(row, e)).collect();
     let whole = |rows: &Traced| rows.allocated.clone();
     let mut covered = high.to_vec();
     covered.extend(whole(one));
@@ -281,9 +311,17 @@ fn page(one: &Traced, many: &Traced, high: &[Scored], medium: &[Scored]) -> Stri
          The same rows, reserved:\n\n{}\n\
          Not estimated: {} rows ({}).\n\n\
          ## Traced runs, data parallel: allocated\n\n{}\n\
+         The same rows, reserved:\n\n{}\n\
          ## Measured runs, one GPU\n\n\
          Published figures of real runs whose settings are fully known, by source and by kind of run.\n\n{}\n{}\n\
          Rows whose settings are known in part, apart:\n\n{}\n\
+         ## Measured runs, many GPUs\n\n\
+         Published figures again: Megatron core's own tests (`mcore`), SimuMax, torchtitan, torchao, fsdp_qlora.\n\n{}\n\
+         ## Verdicts\n\n\
+         Runs that are known to have fitted or to have run out of memory on a GPU of known size: benchmark tables and \
+         issue threads whose settings are given in full. `tight` means that the interval straddles the budget. \
+         Runs near a card's end are what such sources report, so many are tight.\n\n{}\n\
+         Ran out of memory and not warned of: {}.\n\n\
          ## Where it is weakest\n\n{}",
         one.allocated.len(),
         one.phases_right as f64 / one.allocated.len() as f64 * 100.0,
@@ -292,9 +330,13 @@ fn page(one: &Traced, many: &Traced, high: &[Scored], medium: &[Scored]) -> Stri
         one.unknown.len(),
         families(&one.unknown),
         table(all_and_by_source(&many.allocated)),
+        table(all_and_by_source(&many.reserved)),
         table(all_and_by_source(high)),
         table(by(high, |r| r.stratum.clone())),
         table(all_and_by_source(medium)),
+        table(all_and_by_source(&spread)),
+        verdicts::table(verdicts),
+        verdicts::missed(verdicts),
         WEAKEST,
     )
 }

@@ -424,7 +424,7 @@ fn zero12(plan: &Plan<'_>, rank: &Rank, stage: u8, shards: f64, lines: &mut Line
     let memory = zero_optimizer(plan);
     sharded_optimizer(plan, rank, shards, &memory, lines);
     let (_, bucket, _) = buffers(plan);
-    let buckets = (w * bucket).min(w * total);
+    let buckets = w * bucket;
     let whole = stage == 1 && accumulated;
     let gradients = if whole { total } else { total / shards };
     let live: &[Phase] = if accumulated { STEP } else { &[Phase::BackwardEnd] };
@@ -433,7 +433,9 @@ fn zero12(plan: &Plan<'_>, rank: &Rank, stage: u8, shards: f64, lines: &mut Line
         line(Component::Gradients, "gradients of this rank's part", live, SHARDED, ZERO),
         &[("bytes", w), (formula, gradients)],
     );
-    let live: &[Phase] = if whole { STEP } else { &[Phase::BackwardBottom, Phase::BackwardEnd] };
+    // Made whole, however little is trained, when the first gradient (the head's) is there.
+    let live: &[Phase] =
+        if whole { STEP } else { &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd] };
     lines.worded(
         line(
             Component::Communication,

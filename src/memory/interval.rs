@@ -8,7 +8,7 @@ use super::states::quantized_bytes;
 use crate::catalog::Family;
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Kernels, Loss, ModelCode, Optimizer, Origin,
-    Quantization, Task, TrainingRun,
+    Quantization, Task,
 };
 use crate::units::{Bytes, GIB};
 
@@ -53,16 +53,9 @@ type Push<'a> = &'a mut dyn FnMut(&str, f64, f64);
 fn allocator(f: &Figures<'_>, push: Push<'_>) {
     let slack = (f.reserved - f.allocated).0 as f64;
     let allocated = f.allocated.0 as f64;
-    let run = f.plan.run;
-    let above = if gathers_on_streams(run) {
-        // Reserved over allocated of 1.18 to 1.37 was published for FSDP without expandable
-        // segments (torchtitan, fsdp_qlora, axolotl logs): blocks used on two streams wait.
-        0.22
-    } else if matches!(run.activation_checkpointing.value, Checkpointing::None) {
-        0.08
-    } else {
-        0.12
-    };
+    // What the streams' pools cannot share is in the figure already.
+    let above =
+        if matches!(f.plan.run.activation_checkpointing.value, Checkpointing::None) { 0.08 } else { 0.12 };
     push("blocks that the allocator reserves and cannot use", slack, above * allocated);
     if f.plan.run.batching.value == Batching::Padded {
         let activations = part(f, Component::Activations) + part(f, Component::Logits);
@@ -71,18 +64,6 @@ fn allocator(f: &Figures<'_>, push: Push<'_>) {
             0.35 * activations,
             0.12 * allocated,
         );
-    }
-}
-
-/// FSDP1 and ZeRO-3 gather weights on a stream of their own; FSDP2 hands blocks back without
-/// waiting for it.
-fn gathers_on_streams(run: &TrainingRun) -> bool {
-    match run.parallelism.data_parallel.value {
-        DataParallel::Fsdp | DataParallel::Hsdp => {
-            run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1)
-        }
-        DataParallel::Zero3 => true,
-        _ => false,
     }
 }
 
@@ -167,7 +148,14 @@ fn states(f: &Figures<'_>, push: Push<'_>) {
         push("4-bit floats of the checkpoint, if kept", 0.3 * part(f, Component::Weights), 0.0);
     }
     if f.gpus > 1 {
-        let sharded = part(f, Component::Communication) + part(f, Component::Gradients);
-        push("prefetching and buckets of distributed training", 0.15 * sharded, 0.15 * sharded);
+        let buffers = part(f, Component::Communication);
+        match run.parallelism.data_parallel.value {
+            // Traced; what a release or a setting changes is a layer that is gathered ahead.
+            DataParallel::Fsdp | DataParallel::Hsdp => {
+                let layer = run.compute.value.bytes() as f64 * f.plan.shape.inventory.largest_layer() as f64;
+                push("a layer gathered ahead or not", layer.min(buffers), layer);
+            }
+            _ => push("buckets of distributed training", 0.15 * buffers, 0.15 * buffers),
+        }
     }
 }

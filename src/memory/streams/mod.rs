@@ -5,6 +5,8 @@
 //! The order is that of traced runs of FSDP1, FSDP2 and ZeRO-3; within a layer it is the single
 //! GPU's replay.
 
+mod zero;
+
 use super::allocator::{Allocator, Handle};
 use super::data_parallel::Strategy;
 use super::parameters::Place;
@@ -22,6 +24,8 @@ enum Scheme {
     Fsdp1,
     /// A tensor a parameter, copied out of the gathered buffer into the main stream's pool.
     Fsdp2,
+    /// DeepSpeed, by its stage.
+    Zero(u8),
 }
 
 /// A group of parameters that is gathered and reduced together.
@@ -40,13 +44,17 @@ impl Unit {
 
 /// Reserved over allocated of a sharded run, over all pools; `None` where this does not describe it.
 pub(super) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
-    let Strategy::Fsdp { shards, reshard } = rank.strategy else { return None };
+    let first = plan.run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1);
+    let (scheme, shards, reshard) = match rank.strategy {
+        Strategy::Fsdp { shards, reshard } if first => (Scheme::Fsdp1, shards, reshard),
+        Strategy::Fsdp { shards, reshard } => (Scheme::Fsdp2, shards, reshard),
+        Strategy::Zero { stage, shards } => (Scheme::Zero(stage), shards, true),
+        _ => return None,
+    };
     let alike = plan.shape.inventory.layer_kinds().len() == 1 && plan.shape.architecture.encoder_layers == 0;
     if plan.slice.in_flight > 1.0 || !alike {
         return None;
     }
-    let first = plan.run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1);
-    let scheme = if first { Scheme::Fsdp1 } else { Scheme::Fsdp2 };
     let mut streams = Streams::new(plan, rank, scheme, shards, reshard);
     streams.load();
     for step in 0..2 {
@@ -150,7 +158,7 @@ impl<'a> Streams<'a> {
         let all: f64 = unit.tensors.iter().map(|t| t.0).sum();
         match self.scheme {
             Scheme::Fsdp1 => vec![self.share(all * bytes)],
-            Scheme::Fsdp2 => unit.tensors.iter().map(|t| self.share(t.0 * bytes)).collect(),
+            _ => unit.tensors.iter().map(|t| self.share(t.0 * bytes)).collect(),
         }
     }
 
@@ -171,6 +179,9 @@ impl<'a> Streams<'a> {
     }
 
     fn load(&mut self) {
+        if let Scheme::Zero(stage) = self.scheme {
+            return self.load_zero(stage);
+        }
         if self.host.0 {
             return;
         }
@@ -212,7 +223,7 @@ impl<'a> Streams<'a> {
         self.give_gather(input);
         match self.scheme {
             Scheme::Fsdp1 => vec![buffer],
-            Scheme::Fsdp2 => {
+            _ => {
                 let copies = self.main.take_all(&sizes);
                 for earlier in std::mem::replace(&mut self.buffers, vec![buffer]) {
                     self.give_gather(earlier);
@@ -225,11 +236,14 @@ impl<'a> Streams<'a> {
     fn free(&mut self, unit: Vec<Handle>) {
         match self.scheme {
             Scheme::Fsdp1 => unit.into_iter().for_each(|handle| self.give_gather(handle)),
-            Scheme::Fsdp2 => self.main.give_all(unit),
+            _ => self.main.give_all(unit),
         }
     }
 
     fn step(&mut self, first: bool) {
+        if let Scheme::Zero(stage) = self.scheme {
+            return self.step_zero(stage, first);
+        }
         let root = self.gather(true);
         let body = self.main.take_scaled(&self.main.body.clone());
         let mut kept = Vec::new();
@@ -349,7 +363,7 @@ impl<'a> Streams<'a> {
         let input = (elements * self.wide) as u64;
         let shard = self.share(elements * self.wide);
         match self.scheme {
-            Scheme::Fsdp2 => {
+            Scheme::Fsdp2 | Scheme::Zero(_) => {
                 self.free(unit);
                 self.main.give_all(earlier);
                 let input = self.main.allocator.take(input);
