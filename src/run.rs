@@ -707,6 +707,8 @@ pub struct TrainingRun {
     /// The model's output is held until the step ends (`outputs = model(…)` in a hand-written
     /// loop), and with it the logits.
     pub keep_logits: Setting<bool>,
+    /// `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: the allocator's segments grow.
+    pub expandable_segments: Setting<bool>,
     /// Overrides the model config's own dropout rates.
     pub dropout: Setting<Option<f64>>,
     /// The reference model of preference training.
@@ -804,6 +806,7 @@ impl TrainingRun {
             "kernels" => self.kernels,
             "loss" => self.loss,
             "keep_logits" => self.keep_logits,
+            "expandable_segments" => self.expandable_segments,
             "wide_embedding_states" => self.wide_embedding_states,
             "dropout" => self.dropout,
             "reference_model" => self.reference_model,

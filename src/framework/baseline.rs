@@ -57,6 +57,7 @@ pub fn plain(
         kernels: of(Kernels::Torch, by),
         loss: of(Loss::Full, by),
         keep_logits: of(false, by),
+        expandable_segments: of(false, by),
         wide_embedding_states: of(false, by),
         dropout: of(None, by),
         reference_model: of(ReferenceModel::None, by),

@@ -114,6 +114,8 @@ impl Framework for Torchtitan {
             .unwrap_or_else(|| Setting::default_of(8, by));
         let sequence = cx.or_default("training.seq_len", count, 2048, by);
         let mut run = plain(by, model, ModelCode::Torchtitan, local, sequence);
+        // Its run_train.sh sets the variable.
+        run.expandable_segments.value = true;
         let degrees = Degrees::read(cx, by);
         precision(cx, &mut run, &degrees, by);
         optimizer(cx, &mut run, by);

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::run::TrainingRun;
+
 const MIB: u64 = 1 << 20;
 /// Blocks up to this size live in the small pool, which this model leaves out.
 pub(crate) const SMALL: u64 = MIB;
@@ -55,9 +57,9 @@ pub(crate) struct Allocator {
 }
 
 impl Allocator {
-    /// Under `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`.
-    pub(crate) fn expandable() -> Allocator {
-        Allocator { expandable: true, ..Allocator::default() }
+    /// As the run's environment sets it.
+    pub(crate) fn of(run: &TrainingRun) -> Allocator {
+        Allocator { expandable: run.expandable_segments.value, ..Allocator::default() }
     }
 
     /// Hands out a block of at least `bytes`; nothing for what the small pool serves.
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_expandable_segment_grows_by_what_its_end_lacks() {
-        let mut allocator = Allocator::expandable();
+        let mut allocator = Allocator { expandable: true, ..Allocator::default() };
         let (first, end) = (allocator.take(40 * MIB), allocator.take(40 * MIB));
         allocator.give(end);
         allocator.take(60 * MIB);

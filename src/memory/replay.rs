@@ -103,7 +103,7 @@ impl<'a> Replay<'a> {
         Replay {
             scale: 1.0,
             plan,
-            allocator: Allocator::default(),
+            allocator: Allocator::of(plan.run),
             parameters: parameters(plan),
             layers: plan.layers() as u64,
             saved: tensors(&plan.activations.layer, plan),

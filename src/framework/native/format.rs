@@ -155,6 +155,8 @@ pub struct Training {
     pub loss: Option<Loss>,
     /// The model's output, logits included, is held until the step ends. Default: false.
     pub keep_logits: Option<bool>,
+    /// `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True` is set. Default: false.
+    pub expandable_segments: Option<bool>,
     /// Overrides the model config's own dropout rates; null: keeps them.
     pub dropout: Option<f64>,
     /// The reference model of preference training. Default: none.

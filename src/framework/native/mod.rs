@@ -170,6 +170,7 @@ impl Framework for Native {
             kernels: or(cx, "training.kernels", Kernels::Torch),
             loss: or(cx, "training.loss", Loss::Full),
             keep_logits: or(cx, "training.keep_logits", false),
+            expandable_segments: or(cx, "training.expandable_segments", false),
             wide_embedding_states: Setting::default_of(false, BY),
             dropout: cx.or_default("training.dropout", nullable, None, BY),
             reference_model: or(cx, "training.reference_model", ReferenceModel::None),

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::replay::{Replay, Replayed};
 use super::states::quantized_bytes;
-use crate::run::{Dtype, ModelCode, Offload, Quantization};
+use crate::run::{Dtype, Offload, Quantization};
 
 /// Who shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,11 +93,8 @@ impl<'a> Streams<'a> {
             run.parallelism.fsdp.as_ref().map_or(Dtype::Fp32, |fsdp| fsdp.reduce.value).bytes() as f64;
         let parameters = run.parallelism.offload_parameters.value != Offload::None;
         let (root, layer) = units(plan, compute);
-        // torchtitan's run_train.sh asks for expandable segments.
-        let expandable = run.model_code.value == ModelCode::Torchtitan;
-        let pool = || if expandable { Allocator::expandable() } else { Allocator::default() };
-        let mut main = Replay::new(plan);
-        main.allocator = pool();
+        let pool = || Allocator::of(run);
+        let main = Replay::new(plan);
         Streams {
             plan,
             main,
