@@ -36,9 +36,9 @@ pub fn apply_verified(path: &str, text: &str, edits: &[Edit]) -> Option<String> 
 
 /// The edits that findings of one file offer and that can be applied together. Of edits that
 /// overlap, the first finding's are taken.
-pub fn collect(findings: &[Finding], with_unsafe: bool) -> Vec<Edit> {
+pub fn collect<'f>(findings: impl Iterator<Item = &'f Finding>, with_unsafe: bool) -> Vec<Edit> {
     let mut taken: Vec<Edit> = Vec::new();
-    for fix in findings.iter().filter_map(|finding| finding.fixes.first()) {
+    for fix in findings.filter_map(|finding| finding.fixes.first()) {
         let wanted = fix.safety == Safety::Safe || with_unsafe;
         let own = fix.edits.iter().all(|edit| edit.location.source == SourceId(0));
         let free = fix.edits.iter().all(|edit| {

@@ -113,6 +113,31 @@ fn fit_finds_a_change_and_writes_only_it() {
     assert_eq!(llmlint(at, &["a.yaml", "--budget", "16GiB"]).code, 0, "the edited file fits");
 }
 
+/// The misspelt key is what makes the run too large: mended, nothing else is to be changed.
+#[test]
+fn mistakes_are_mended_before_memory_is_saved() {
+    let text = RUN.replace("  micro", "  activation_checkpointng: full\n  micro");
+    let here = folder(&[("a.yaml", &text)]);
+    let at = here.path();
+    let budget = ["a.yaml", "--budget", "20GiB"];
+    assert_eq!(llmlint(at, &budget).code, 1);
+    let fixed = llmlint(at, &[&budget[..], &["--unsafe-fixes"]].concat());
+    let now = std::fs::read_to_string(at.join("a.yaml")).expect("still there");
+    assert_eq!(now, text.replace("checkpointng", "checkpointing"), "{}", fixed.stdout);
+}
+
+#[test]
+fn fit_says_what_it_will_not_write() {
+    let here = folder(&[("a.yaml", RUN)]);
+    let at = here.path();
+    let none = llmlint(at, &["fit", "a.yaml", "--budget", "16GiB", "--apply", "99"]);
+    assert_eq!(none.code, 2);
+    assert!(none.stderr.contains("there is no row 99"), "{}", none.stderr);
+    let tiny = llmlint(at, &["fit", "a.yaml", "--budget", "1GiB", "--fix"]);
+    assert_eq!(tiny.code, 2, "nothing fits: {}", tiny.stdout);
+    assert_eq!(std::fs::read_to_string(at.join("a.yaml")).expect("still there"), RUN);
+}
+
 #[test]
 fn a_baseline_silences_what_it_knows_and_nothing_else() {
     let here = folder(&[("a.yaml", RUN)]);

@@ -9,6 +9,7 @@ use super::{CheckArgs, FINDINGS, OK, diff, git};
 use crate::baseline::Baseline;
 use crate::check::{Report, check_bytes, check_files_watched};
 use crate::document::{Syntax, limits};
+use crate::rules::ABOUT_MEMORY;
 use crate::settings::Level;
 use crate::{fix, report, sanitize};
 
@@ -37,15 +38,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         let path = sanitize::path(path);
         let _ = writeln!(anstream::stderr(), "llmlint: {path}: not a training config that is known; skipped");
     }
-    if options.fix || options.unsafe_fixes {
-        let fixed = apply_fixes(&report, options.unsafe_fixes)?;
-        if fixed > 0 {
-            report = checked()?;
-        }
-    }
-    let mut base = None;
-    if let Some(since) = &options.since {
-        let changed = git::changed_since(&context.working_directory, since)?;
+    let changed = match &options.since {
+        Some(since) => Some(git::changed_since(&context.working_directory, since)?),
+        None => None,
+    };
+    let limit = |report: &mut Report| {
+        let Some(changed) = &changed else { return };
         let touched = |path: &str| {
             context.working_directory.join(path).canonicalize().is_ok_and(|path| changed.contains(&path))
         };
@@ -59,9 +57,22 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         report.files.retain(|file| {
             file.sources.iter().any(|source| touched(&source.path)) || settings_touched(&file.path)
         });
-        if options.format.iter().any(report::Format::shows_base) {
-            base = Some(diff::at_revision(since, &context, &options.budget)?);
+    };
+    limit(&mut report);
+    if options.fix || options.unsafe_fixes {
+        // A mistake that is mended may be all that was wrong with the memory.
+        for about_memory in [false, true] {
+            if apply_fixes(&report, options.unsafe_fixes, about_memory)? > 0 {
+                report = checked()?;
+                limit(&mut report);
+            }
         }
+    }
+    let mut base = None;
+    if let Some(since) = &options.since
+        && options.format.iter().any(report::Format::shows_base)
+    {
+        base = Some(diff::at_revision(since, &context, &options.budget)?);
     }
     if let Some(path) = &options.baseline {
         use_baseline(path, options.write_baseline, &mut report)?;
@@ -78,11 +89,13 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     Ok(if fail_on.fails(report.worst()) { FINDINGS } else { OK })
 }
 
-/// Writes the fixes on offer; gives the number of files written.
-fn apply_fixes(report: &Report, with_unsafe: bool) -> Result<usize, Failure> {
+/// Writes the fixes on offer, of the rules about memory or of the others; gives the number of
+/// files written.
+fn apply_fixes(report: &Report, with_unsafe: bool, about_memory: bool) -> Result<usize, Failure> {
     let mut written = 0;
     for file in &report.files {
-        let edits = fix::collect(&file.findings, with_unsafe);
+        let chosen = file.findings.iter().filter(|f| ABOUT_MEMORY.contains(&f.rule) == about_memory);
+        let edits = fix::collect(chosen, with_unsafe);
         let Some(source) = file.sources.first().filter(|_| !edits.is_empty()) else { continue };
         let Some(now) = fix::apply_verified(&file.path, &source.text, &edits) else { continue };
         fix::write(Path::new(&file.path), &now)

@@ -221,7 +221,9 @@ pub(super) fn suggest(
         }
     }
     if found.is_empty() {
-        finding = finding.help("no few changes together fit; `llmlint fit` lists what each of them saves");
+        finding = finding.help(
+            "no set of changes that can be made here fits; `llmlint fit` lists what each of them saves",
+        );
     }
     finding
 }
