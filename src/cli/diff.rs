@@ -46,14 +46,20 @@ pub(crate) enum DiffFormat {
 pub(crate) fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let Prepared { context, .. } = common::prepare(&[], &args.budget, None)?;
     let here = context.working_directory.clone();
-    let (base, _kept) = side(&args.base, &context, args)?;
-    let (head, _kept_too) = match &args.head {
+    let (mut base, _kept) = side(&args.base, &context, args)?;
+    let (mut head, _kept_too) = match &args.head {
         Some(head) => side(head, &context, args)?,
         None if here.join(&args.base).exists() => {
             return Err(Failure::Message("two paths are needed, or a git revision".into()));
         }
         None => (check_directory(&git::top(&here)?, args)?, None),
     };
+    if let (Some(name), true) = (&args.head, here.join(&args.base).is_file()) {
+        // Two files are one config in two states, whatever their names.
+        for file in base.files.iter_mut().chain(&mut head.files) {
+            file.path = format!("{} -> {name}", args.base);
+        }
+    }
     let changes = report::diff::compare(&base, &head);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.format {
@@ -78,12 +84,8 @@ fn side(
         return Ok((check_directory(&path, args)?, None));
     }
     if path.is_file() {
-        // Two files are one config in two states, whatever their names.
         let Prepared { files, context } = common::prepare(&[name.to_owned()], &args.budget, None)?;
-        let mut report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
-        for file in &mut report.files {
-            file.path = "config".into();
-        }
+        let report = check_files(&files, &context).map_err(|files| common::unreadable(&files))?;
         return Ok((report, None));
     }
     if !git::is_revision(&context.working_directory, name) {

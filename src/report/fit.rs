@@ -51,7 +51,7 @@ pub fn write(
     }
     writeln!(out)?;
     page.rows(rows, file, out)?;
-    page.advice(rows, &path, out)
+    page.advice(rows, out)
 }
 
 struct Page<'a> {
@@ -159,7 +159,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn advice(&self, rows: &[Suggestion], path: &str, out: &mut dyn Write) -> io::Result<()> {
+    fn advice(&self, rows: &[Suggestion], out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
         let fits = |row: &Suggestion| row.verdict == Verdict::Fits;
         let number = |wanted: &dyn Fn(&Suggestion) -> bool| rows.iter().position(wanted).map(|at| at + 1);
@@ -177,9 +177,7 @@ impl Page<'_> {
         };
         self.paragraph(&first, 2, out)?;
         match same.or(any) {
-            Some(row) if written(row) => {
-                self.paragraph(&format!("`llmlint fit {path} --apply {row}` writes it"), 2, out)
-            }
+            Some(row) if written(row) => self.paragraph(&format!("add `--apply {row}` to write it"), 2, out),
             _ => Ok(()),
         }
     }

@@ -104,7 +104,7 @@ fn row(index: usize, file: &FileReport, options: &Options<'_>, out: &mut dyn Wri
     write!(out, "<td class=\"number\" data-name=\"estimated peak\" data-key=\"{}\">", peak.0)?;
     if let Some(estimate) = &file.estimate {
         let range = estimate.device_interval;
-        write!(out, "{peak} <span class=\"dim\">({} to {})</span>", range.low, range.high)?;
+        write!(out, "{peak} <span class=\"dim\">({range})</span>")?;
     }
     write!(
         out,

@@ -6,7 +6,6 @@ use super::{Options, Summary, findings, place, pretty, rule_url, words};
 use crate::check::{FileReport, Report, Verdict};
 use crate::finding::Severity;
 use crate::sanitize::{self, markdown};
-use crate::units::Bytes;
 
 /// GitHub drops a step summary above 1 MiB.
 const BYTES: usize = 900_000;
@@ -96,15 +95,14 @@ fn table(report: &Report, options: &Options<'_>, text: &mut String) {
         }
         let run = file.run.as_ref();
         let peak = file.estimate.as_ref().map_or_else(String::new, |estimate| {
-            let range = estimate.device_interval;
-            let of = |bytes: Bytes| unbroken(&bytes.to_string());
-            format!("{} ({} to {})", of(estimate.device), of(range.low), of(range.high))
+            let range = unbroken(&estimate.device_interval.to_string());
+            format!("{} ({range})", unbroken(&estimate.device.to_string()))
         });
         let cells = [
             markdown(&sanitize::path(&file.path)),
             markdown(&sanitize::text(&run.map(words::short_model).unwrap_or_default())),
             markdown(&run.map(words::method).unwrap_or_default()),
-            markdown(&words::gpus(file)),
+            unbroken(&markdown(&words::gpus(file))),
             peak,
             unbroken(&file.budget.as_ref().map(|budget| budget.memory.to_string()).unwrap_or_default()),
             unbroken(match file.verdict {

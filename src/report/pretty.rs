@@ -332,7 +332,9 @@ fn table(report: &Report, options: &Options<'_>, paint: Paint) -> Vec<String> {
                 if index > 0 {
                     line.push_str("  ");
                 }
-                let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let last = index + 1 == widths.len();
+                let padding = if last { 0 } else { width.saturating_sub(cell.chars().count()) };
+                let padding = " ".repeat(padding);
                 // Amounts are compared digit by digit.
                 let padded = if index == 4 { format!("{padding}{cell}") } else { format!("{cell}{padding}") };
                 line.push_str(&match (index, file.verdict) {

@@ -15,6 +15,9 @@ pub const MESSAGE: usize = 1000;
 /// Longest label.
 pub const LABEL: usize = 160;
 
+/// Longest name of a model in a table.
+const MODEL: usize = 24;
+
 /// Cuts text, visibly.
 pub fn clip(text: &str, room: usize) -> String {
     match text.char_indices().nth(room) {
@@ -27,7 +30,13 @@ pub fn clip(text: &str, room: usize) -> String {
 pub fn short_model(run: &TrainingRun) -> String {
     let name = run.model.value.to_string();
     let name = name.trim_end_matches('/');
-    name.rsplit('/').next().unwrap_or(name).to_owned()
+    // torchtune's are Python paths, torchtitan's a family and a size.
+    let name = match name.split_once(':') {
+        Some(("torchtune", path)) => path.rsplit('.').next().unwrap_or(path),
+        Some(("torchtitan", size)) => size,
+        _ => name.rsplit('/').next().unwrap_or(name),
+    };
+    clip(name, MODEL)
 }
 
 /// `QLoRA r16`, `full`, with how states are spread: `full, zero3`.
@@ -179,7 +188,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// An amount and its unit stay together.
 fn with_units(text: &str) -> String {
-    ["GiB", "MiB", "KiB", "GB", "GPUs", "tokens"].iter().fold(text.to_owned(), |text, unit| {
+    ["GiB", "MiB", "KiB", "GB", "GPUs", "tokens", "ms", "s)"].iter().fold(text.to_owned(), |text, unit| {
         let mut out = String::with_capacity(text.len() + 8);
         let spaced = format!(" {unit}");
         let mut parts = text.split(&spaced);

@@ -67,7 +67,9 @@ pub(crate) fn finding(theirs: (&str, f64, Location), ours: (&str, f64, Option<Lo
         format!("DeepSpeed's `{}` is {}, but the run's `{}` is {}", theirs.0, theirs.1, ours.0, ours.1);
     let rule = DeepspeedConflictsWithTrainer::NAME;
     let finding = match ours.2 {
-        Some(at) => Finding::new(rule, Severity::Error, at, message).label(theirs.2, "DeepSpeed has this"),
+        Some(at) => Finding::new(rule, Severity::Error, at, message)
+            .at("the run has this")
+            .label(theirs.2, "DeepSpeed has this"),
         None => Finding::new(rule, Severity::Error, theirs.2, message)
             .note(format!("`{}` is not written, so its default {} holds.", ours.0, ours.1)),
     };
