@@ -132,7 +132,9 @@ impl<'a> Plan<'a> {
         } else {
             loss::loss(context, activations.table, &shape.symbols)
         };
-        if !slice.last {
+        if architecture.without_vocabulary_head() {
+            loss = LossMemory { source: "no vocabulary is scored", ..LossMemory::default() };
+        } else if !slice.last {
             loss = LossMemory { source: loss.source, ..LossMemory::default() };
         } else if !run.parallelism.vocab_parallel_loss.value && degrees.tensor > 1 {
             for sum in [&mut loss.forward, &mut loss.saved, &mut loss.backward] {

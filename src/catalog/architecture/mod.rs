@@ -214,6 +214,18 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// Loaded bare or as a classifier: the first of `architectures` names a class of an encoder
+    /// that scores no vocabulary (`BertModel`, `BertForSequenceClassification`).
+    pub fn without_vocabulary_head(&self) -> bool {
+        let class = self.config.get("architectures").and_then(|list| list.get(0)).and_then(|c| c.as_str());
+        let plain = |class: &str| {
+            let class = class.strip_suffix("Model").or_else(|| class.split_once("For").map(|(base, _)| base));
+            matches!(class, Some("Bert" | "Roberta" | "XLMRoberta" | "DistilBert"))
+        };
+        matches!(self.family, Family::Bert | Family::Roberta | Family::DistilBert)
+            && class.is_some_and(|c| plain(c) && !c.ends_with("LM") && !c.ends_with("PreTraining"))
+    }
+
     /// A whole number in the original config.
     pub fn config_u64(&self, key: &str) -> Option<u64> {
         self.config.get(key)?.as_u64()

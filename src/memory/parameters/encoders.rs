@@ -48,6 +48,14 @@ fn shared_embedding(b: &mut Build<'_>, stack: &str, tied: bool) {
     b.last_is_tied(tied);
 }
 
+/// How many classes a sequence classifier tells apart (transformers: two unless `id2label` says
+/// otherwise); `None` for other classes.
+fn labels(b: &Build<'_>) -> Option<u64> {
+    let class = b.a.config.get("architectures")?.get(0)?.as_str()?;
+    let named = b.a.config.get("id2label").and_then(|labels| labels.as_object()).map(|l| l.len() as u64);
+    class.ends_with("ForSequenceClassification").then(|| named.or(b.a.config_u64("num_labels")).unwrap_or(2))
+}
+
 fn bert(b: &mut Build<'_>) {
     let a = b.a;
     let (d, f) = (a.hidden_size, a.intermediate_size);
@@ -63,6 +71,21 @@ fn bert(b: &mut Build<'_>) {
     b.linear("intermediate.dense", d, f, true, Role::Mlp);
     b.linear("output.dense", f, d, true, Role::Mlp);
     b.norm("output.LayerNorm", d, true);
+    if a.without_vocabulary_head() {
+        let classifies = labels(b);
+        if a.family == Family::Bert || classifies.is_none() {
+            b.at(Place::Other, &format!("{base}."));
+            b.linear("pooler.dense", d, d, true, Role::Other);
+        }
+        if let Some(count) = classifies {
+            b.at(Place::Other, "classifier.");
+            if a.family == Family::Roberta {
+                b.linear("dense", d, d, true, Role::Other);
+            }
+            b.linear("out_proj", d, count, true, Role::Other);
+        }
+        return;
+    }
     b.at(Place::Head, head);
     if a.family == Family::Bert {
         b.linear("transform.dense", d, d, true, Role::Other);
@@ -86,6 +109,14 @@ fn distilbert(b: &mut Build<'_>) {
     b.linear("ffn.lin1", d, f, true, Role::Mlp);
     b.linear("ffn.lin2", f, d, true, Role::Mlp);
     b.norm("output_layer_norm", d, true);
+    if a.without_vocabulary_head() {
+        if let Some(count) = labels(b) {
+            b.at(Place::Other, "");
+            b.linear("pre_classifier", d, d, true, Role::Other);
+            b.linear("classifier", d, count, true, Role::Other);
+        }
+        return;
+    }
     b.at(Place::Head, "");
     b.linear("vocab_transform", d, d, true, Role::Other);
     b.norm("vocab_layer_norm", d, true);
