@@ -364,6 +364,9 @@ pub enum Loss {
     Full,
     /// All logits at once, upcast to fp32 and shifted with a copy (transformers before 4.46).
     FullShifted,
+    /// All logits at once, shifted with a copy in the head's own precision: GPT-NeoX, Falcon, OPT and
+    /// others in transformers before 4.46, and models that bring their own code (Qwen 1).
+    FullShiftedNoUpcast,
     /// All logits at once in the compute dtype.
     FullNoUpcast,
     /// All logits at once, softmax and cross entropy in one kernel that keeps only the logits and

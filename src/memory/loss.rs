@@ -54,6 +54,7 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
     let mut memory = match cx.loss {
         Loss::Full => full(table),
         Loss::FullShifted => shifted(cx),
+        Loss::FullShiftedNoUpcast => shifted_no_upcast(cx),
         Loss::FullNoUpcast => no_upcast(cx),
         Loss::FusedSoftmax => fused_softmax(cx),
         Loss::LogProbabilities => log_probabilities(cx, false),
@@ -122,6 +123,22 @@ fn shifted(cx: LossContext) -> LossMemory {
         backward: Sum::term(8.0, LOGITS),
         head_backward: None,
         source: "fp32 logits, their shifted copy, log-softmax (transformers before 4.46), traced",
+    }
+}
+
+/// Logits and their shifted copy in the head's precision. Under autocast the log-softmax is in fp32
+/// and keeps the 16-bit copy; the trainer's fp32 copy of the logits is made beside them (accelerate).
+fn shifted_no_upcast(cx: LossContext) -> LossMemory {
+    let w = cx.logit;
+    let kept = cast_inputs(cx);
+    let (forward, saved, backward) =
+        if cx.autocast && w < 4.0 { (2.0 * w + 8.0, w + 4.0, 4.0) } else { (3.0 * w, w, 2.0 * w) };
+    LossMemory {
+        forward: Sum::term(forward, LOGITS).plus(&kept),
+        saved: Sum::term(saved, LOGITS).plus(&kept),
+        backward: Sum::term(backward, LOGITS),
+        head_backward: None,
+        source: "logits and their shifted copy, cross entropy without an explicit upcast",
     }
 }
 

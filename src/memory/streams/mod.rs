@@ -263,14 +263,14 @@ impl<'a> Streams<'a> {
         let (saved, checkpoint) = (self.main.saved.clone(), self.main.checkpoint.clone());
         let wide = self.main.allocator.take(self.dequantised());
         if checkpoint.is_empty() {
-            let passing = self.main.allocator.take(self.main.extra.first().copied().unwrap_or(0));
+            let passing = self.main.allocator.take(self.main.extra.first().map_or(0, |size| size.at(1.0)));
             let kept = self.main.take_scaled(&saved);
             self.main.give_all(vec![passing, wide]);
             return kept;
         }
         let mut window = std::collections::VecDeque::new();
         for size in saved {
-            window.push_back(self.main.allocator.take(size));
+            window.push_back(self.main.allocator.take(size.at(1.0)));
             if window.len() > 5
                 && let Some(oldest) = window.pop_front()
             {
