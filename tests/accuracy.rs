@@ -31,20 +31,20 @@ fn scored(
     truth: &str,
     e: &llmlint::memory::Estimate,
 ) -> Scored {
-    let figure = match kind {
-        "allocated" => e.allocated,
-        "reserved" => e.reserved,
-        _ => e.device,
+    let (figure, interval) = match kind {
+        "allocated" => (e.allocated, e.allocated_interval),
+        "reserved" => (e.reserved, e.reserved_interval),
+        _ => (e.device, e.device_interval),
     };
-    let shift = (e.device - figure).0 as f64;
     Scored {
         id: row["id"].clone(),
         source,
         stratum,
+        batches: "one length",
         truth: truth.parse().expect("bytes"),
         estimate: figure.0 as f64,
-        low: e.device_interval.low.0 as f64 - shift,
-        high: e.device_interval.high.0 as f64 - shift,
+        low: interval.low.0 as f64,
+        high: interval.high.0 as f64,
     }
 }
 
@@ -65,12 +65,19 @@ fn measured(confidence: &str) -> Vec<Scored> {
         match estimate_native(&text, &architecture) {
             Ok(estimate) => {
                 let source = row["id"].split('-').next().unwrap_or_default().to_owned();
-                rows.push(scored(row, source, stratum(&text), &row["figure"], &row["bytes"], &estimate));
+                let mut one = scored(row, source, stratum(&text), &row["figure"], &row["bytes"], &estimate);
+                one.batches = batches(&text);
+                rows.push(one);
             }
             Err(why) => println!("no estimate for {}: {why}", row["id"]),
         }
     }
     rows
+}
+
+/// Whether batches of other lengths than the longest come: from the native text.
+fn batches(text: &str) -> &'static str {
+    if text.contains("\"batching\": \"padded\"") { "lengths vary" } else { "one length" }
 }
 
 /// `lora, checkpointed`: from the native text.
@@ -222,6 +229,7 @@ fn measured_runs_are_no_worse_than_recorded() {
     let groups = all_and_by_source(&rows);
     println!("{}", table(groups.clone()));
     println!("{}", table(by(&rows, |r| r.stratum.clone())));
+    println!("{}", table(by(&rows, |r| r.batches.to_owned())));
     let mut worst: Vec<&Scored> = rows.iter().collect();
     worst.sort_by(|a, b| b.error().abs().total_cmp(&a.error().abs()));
     for r in worst.iter().take(shown()) {
@@ -303,7 +311,7 @@ fn page(
          # How far the estimate is off\n\n\
          Each row is a training step with a known peak, written in the native format and estimated like any file. \
          Errors are of the row's own kind of figure: allocated, reserved or what `nvidia-smi` shows. \
-         *Inside the interval* counts rows that lie in the interval that is printed with the estimate.\n\n\
+         *Inside the interval* counts rows that lie in the estimate's interval of that figure.\n\n\
          ![estimated against measured](accuracy.svg)\n\n\
          ## Traced runs, one GPU: allocated\n\n\
          A real Hugging Face model and optimizer, real training steps on PyTorch's real CUDA dispatch, autograd and \
@@ -313,7 +321,8 @@ fn page(
          ## Traced runs, data parallel: allocated\n\n{}\n\
          The same rows, reserved:\n\n{}\n\
          ## Measured runs, one GPU\n\n\
-         Published figures of real runs whose settings are fully known, by source and by kind of run.\n\n{}\n{}\n\
+         Published figures of real runs whose settings are fully known, by source, by kind of run, and by whether \
+         the batches' lengths vary.\n\n{}\n{}\n{}\n\
          Rows whose settings are known in part, apart:\n\n{}\n\
          ## Measured runs, many GPUs\n\n\
          Published figures again: Megatron core's own tests (`mcore`), SimuMax, torchtitan, torchao, fsdp_qlora.\n\n{}\n\
@@ -333,6 +342,7 @@ fn page(
         table(all_and_by_source(&many.reserved)),
         table(all_and_by_source(high)),
         table(by(high, |r| r.stratum.clone())),
+        table(by(high, |r| r.batches.to_owned())),
         table(all_and_by_source(medium)),
         table(all_and_by_source(&spread)),
         verdicts::table(verdicts),

@@ -106,6 +106,8 @@ fn estimate(scale: f64) -> Estimate {
         allocated,
         reserved,
         device,
+        allocated_interval: Interval { low: allocated, high: allocated },
+        reserved_interval: Interval { low: reserved, high: reserved },
         device_interval: Interval { low: device - Bytes::from_gib(3.0), high: device + Bytes::from_gib(5.5) },
         causes: vec![
             Cause {

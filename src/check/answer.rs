@@ -128,6 +128,9 @@ fn over_open_lengths(run: &mut TrainingRun, architecture: &Architecture) -> Resu
         below: middle.device - shortest.device,
         above: longest.device - middle.device,
     });
+    let over = |of: fn(&Estimate) -> Interval| Interval { low: of(&shortest).low, high: of(&longest).high };
+    middle.allocated_interval = over(|e| e.allocated_interval);
+    middle.reserved_interval = over(|e| e.reserved_interval);
     middle.device_interval =
         Interval { low: shortest.device_interval.low, high: longest.device_interval.high };
     Ok(middle)

@@ -2,7 +2,7 @@
 
 use super::beside;
 use super::data_parallel::Strategy;
-use super::interval::{Figures, interval};
+use super::interval::{Figures, intervals};
 use super::ledger::{Component, Ledger, Phase};
 use super::overhead;
 use super::parallel::{self, Degrees};
@@ -68,6 +68,10 @@ pub struct Estimate {
     pub reserved: Bytes,
     /// What `nvidia-smi` would show: reserved, context, communication libraries.
     pub device: Bytes,
+    /// The interval of `allocated`.
+    pub allocated_interval: Interval,
+    /// The interval of `reserved`, blocks that are only cached included.
+    pub reserved_interval: Interval,
     /// The interval of `device`; budgets are compared with it.
     pub device_interval: Interval,
     /// Why it is that wide.
@@ -150,17 +154,21 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         phase,
         allocated: own,
         reserved: reserved_by_own,
+        cached: reserved - engine,
         device,
         gpus,
     };
-    let (device_interval, causes) = interval(&figures);
+    let intervals = intervals(&figures);
+    let with_engine = |of: Interval| Interval { low: of.low + engine, high: of.high + engine };
     let host = host_bytes(&plan, &rank, gpus);
     Ok(Estimate {
         allocated,
         reserved,
         device,
-        device_interval,
-        causes,
+        allocated_interval: with_engine(intervals.allocated),
+        reserved_interval: with_engine(intervals.reserved),
+        device_interval: intervals.device,
+        causes: intervals.causes,
         phase,
         ranks,
         rank: rank.name,

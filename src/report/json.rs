@@ -145,6 +145,8 @@ fn estimate(estimate: &Estimate, run: Option<&TrainingRun>) -> Value {
         "allocated_bytes": estimate.allocated,
         "reserved_bytes": estimate.reserved,
         "device_bytes": estimate.device,
+        "allocated_interval_bytes": [estimate.allocated_interval.low, estimate.allocated_interval.high],
+        "reserved_interval_bytes": [estimate.reserved_interval.low, estimate.reserved_interval.high],
         "device_interval_bytes": [estimate.device_interval.low, estimate.device_interval.high],
         "phase": estimate.phase.as_str(),
         "rank": sanitize::text(&estimate.rank),

@@ -46,6 +46,7 @@ pub(crate) fn scored(row: &Row, e: &Estimate) -> Scored {
         id: row["id"].clone(),
         source: row["id"].split('-').next().unwrap_or_default().to_owned(),
         stratum: format!("{cut}, {}", if whole { "nothing recomputed" } else { "recomputed" }),
+        batches: "one length",
         truth: row["bytes"].parse().expect("bytes"),
         estimate: figure.0 as f64,
         low: e.device_interval.low.0 as f64 - shift,

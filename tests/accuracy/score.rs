@@ -11,9 +11,11 @@ pub(crate) struct Scored {
     pub(crate) source: String,
     /// `full, checkpointed`, …
     pub(crate) stratum: String,
+    /// `one length`, or `lengths vary`.
+    pub(crate) batches: &'static str,
     pub(crate) truth: f64,
     pub(crate) estimate: f64,
-    /// The interval, moved to the row's own kind of figure.
+    /// The interval of the row's own kind of figure.
     pub(crate) low: f64,
     pub(crate) high: f64,
 }
@@ -38,6 +40,8 @@ pub(crate) struct Summary {
     pub(crate) under: f64,
     /// Share of rows inside the interval.
     pub(crate) covered: f64,
+    /// The interval's median width, as a share of the estimate.
+    pub(crate) width: f64,
     /// Share of rows within 3 %.
     pub(crate) within3: f64,
 }
@@ -50,6 +54,8 @@ pub(crate) fn summarise<'a>(rows: impl IntoIterator<Item = &'a Scored>) -> Summa
     }
     let mut errors: Vec<f64> = rows.iter().map(|r| r.error().abs() * 100.0).collect();
     errors.sort_by(f64::total_cmp);
+    let mut widths: Vec<f64> = rows.iter().map(|r| (r.high - r.low) / r.estimate.max(1.0) * 100.0).collect();
+    widths.sort_by(f64::total_cmp);
     let at = |share: f64| errors[((share * count as f64) as usize).min(count - 1)];
     let share = |which: &dyn Fn(&Scored) -> bool| {
         rows.iter().filter(|r| which(r)).count() as f64 / count as f64 * 100.0
@@ -63,6 +69,7 @@ pub(crate) fn summarise<'a>(rows: impl IntoIterator<Item = &'a Scored>) -> Summa
         bias: rows.iter().map(|r| r.error() * 100.0).sum::<f64>() / count as f64,
         under: share(&|r| r.error() < -0.05),
         covered: share(&|r| r.low <= r.truth && r.truth <= r.high),
+        width: widths[count / 2],
         within3: share(&|r| r.error().abs() <= 0.03),
     }
 }
@@ -79,14 +86,14 @@ pub(crate) fn by(rows: &[Scored], key: impl Fn(&Scored) -> String) -> BTreeMap<S
 /// A Markdown table, one line a group.
 pub(crate) fn table<'a>(groups: impl IntoIterator<Item = (String, Vec<&'a Scored>)>) -> String {
     let mut out = String::from(
-        "| rows | count | median error | 90th percentile | worst | bias | over 5 % too low | within 3 % | inside the interval |\n|---|---|---|---|---|---|---|---|---|\n",
+        "| rows | count | median error | 90th percentile | worst | bias | over 5 % too low | within 3 % | inside the interval | its median width |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for (name, rows) in groups {
         let s = summarise(rows);
         let _ = writeln!(
             out,
-            "| {name} | {} | {:.2} % | {:.2} % | {:.1} % | {:+.2} % | {:.0} % | {:.0} % | {:.0} % |",
-            s.count, s.median, s.p90, s.worst, s.bias, s.under, s.within3, s.covered
+            "| {name} | {} | {:.2} % | {:.2} % | {:.1} % | {:+.2} % | {:.0} % | {:.0} % | {:.0} % | {:.0} % |",
+            s.count, s.median, s.p90, s.worst, s.bias, s.under, s.within3, s.covered, s.width
         );
     }
     out
