@@ -156,3 +156,20 @@ fn parameters_trained_by_name_are_counted() {
     let trained = report.estimate.expect("estimated").parameters.trainable;
     assert_eq!(trained, 2 * 3 * 1536 * 8960 + 151_936 * 1536);
 }
+
+#[test]
+fn a_misspelt_model_key_does_not_hide_the_file() {
+    let text = "base_modle: a/b\ndatasets: []\nsequence_len: 1\nmicro_batch_size: 1\nnum_epochs: 1\n\
+                val_set_size: 0\nadapter: lora\nlora_r: 8\n";
+    let named = |text: &str| {
+        let source = llmlint::source::Source::new("a.yaml", text);
+        let document = llmlint::document::Document::parse(&source, Syntax::Yaml);
+        llmlint::framework::recognise(&document).map(|(framework, _)| framework.name())
+    };
+    assert_eq!(named(text), Some("axolotl"));
+    let factory = "model_name: a/b\nstage: sft\nfinetuning_type: lora\ntemplate: qwen\ncutoff_len: 1024\n\
+                   do_train: true\n";
+    assert_eq!(named(factory), Some("llama-factory"));
+    // A fragment of options is nobody's run.
+    assert_eq!(named("micro_batch_size: 1\nnum_epochs: 1\nadapter: lora\n"), None);
+}

@@ -58,10 +58,16 @@ impl Framework for Axolotl {
     }
 
     fn recognise(&self, root: Value<'_>) -> Option<Kind> {
-        // A template's `${BASE_MODEL}` is text too.
-        root.get("base_model")?.text()?;
         let marks = MARKS.iter().filter(|key| root.get(key).is_some()).count();
-        (marks >= 2).then_some(Kind::Run)
+        // A template's `${BASE_MODEL}` is text too. Without a model, or with its key misspelt, a
+        // file has to look very much like Axolotl's.
+        let model = root.get("base_model").map(|v| v.text().is_some());
+        let elsewhere =
+            ["model_name_or_path", "model", "llm_backbone"].iter().any(|key| root.get(key).is_some());
+        match model {
+            Some(named) => (named && marks >= 2).then_some(Kind::Run),
+            None => (marks >= 6 && !elsewhere).then_some(Kind::Run),
+        }
     }
 
     fn schema(&self, _: Kind) -> Option<&'static str> {

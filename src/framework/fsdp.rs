@@ -207,7 +207,15 @@ impl super::Framework for FsdpOptionsFile {
     }
 
     fn recognise(&self, root: Value<'_>) -> Option<super::Kind> {
-        if ["model", "model_name_or_path", "base_model"].iter().any(|key| root.get(key).is_some()) {
+        const RUNS: [&str; 6] = [
+            "model",
+            "model_name_or_path",
+            "base_model",
+            "datasets",
+            "micro_batch_size",
+            "per_device_train_batch_size",
+        ];
+        if RUNS.iter().any(|key| root.get(key).is_some()) {
             return None;
         }
         let preset = root.get("fsdp_config").is_some_and(|v| v.is_mapping())

@@ -63,7 +63,10 @@ pub(super) fn since(cx: &Lowering<'_>, release: &str) -> bool {
 }
 
 fn model(cx: &mut Lowering<'_>) -> Option<Setting<ModelRef>> {
-    let value = cx.root.get("base_model")?;
+    let Some(value) = cx.root.get("base_model") else {
+        cx.missing("model", "the file has no `base_model`", None);
+        return None;
+    };
     if is_placeholder(value) {
         cx.missing("model", "`base_model` is a placeholder", Some(here(value)));
         return None;

@@ -28,6 +28,9 @@ const RELEASE: &str = "llama-factory 0.9.5";
 const MARKS: &[&str] =
     &["stage", "finetuning_type", "template", "cutoff_len", "lora_target", "infer_backend", "export_dir"];
 
+/// Values of `stage`.
+const STAGES: &[&str] = &["pt", "sft", "rm", "ppo", "dpo", "kto"];
+
 /// Keys of frameworks that also say `model_name_or_path`.
 const OTHERS: &[&str] = &["dataset_mixer", "dataset_mixture", "with_tracking"];
 
@@ -53,8 +56,11 @@ impl Framework for LlamaFactory {
 
     fn recognise(&self, root: Value<'_>) -> Option<Kind> {
         let has = |keys: &[&str]| keys.iter().any(|key| root.get(key).is_some());
-        root.get("model_name_or_path")?;
-        if !has(MARKS) || has(OTHERS) {
+        let stage = root.get("stage").and_then(|v| v.as_str()).is_some_and(|stage| STAGES.contains(&stage));
+        let marks = MARKS.iter().filter(|key| root.get(key).is_some()).count();
+        // Without a model, or with its key misspelt: a stage and what goes with it.
+        let without = stage && marks >= 4 && !has(&["base_model", "model"]);
+        if !(root.get("model_name_or_path").is_some() || without) || marks == 0 || has(OTHERS) {
             return None;
         }
         let on = |key: &str| root.get(key).and_then(flag) == Some(true);
