@@ -130,6 +130,13 @@ class Meter:
                 self.mark("backward")
 
         torch.autograd.backward = measured
+        self.reset = torch.cuda.reset_peak_memory_stats
+
+        def reset(*args, **kwargs):
+            self.mark("between")  # a trainer that counts its own peaks takes none away from ours
+            self.reset(*args, **kwargs)
+
+        torch.cuda.reset_peak_memory_stats = reset
         register_optimizer_step_pre_hook(lambda *_: self.mark("between"))
 
         def stepped(*_):
@@ -147,7 +154,7 @@ class Meter:
         peak = torch.cuda.max_memory_allocated()
         self.peaks[phase] = max(self.peaks.get(phase, 0), peak)
         self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
-        torch.cuda.reset_peak_memory_stats()
+        self.reset()
 
     def row(self):
         import torch

@@ -30,7 +30,7 @@ COLUMNS = ["id", "framework", "version", "model", "config", "allocated_bytes", "
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("framework", choices=sorted(CASES))
+    arguments.add_argument("framework", choices=sorted(path.name.removesuffix("_driver.py") for path in HERE.glob("*_driver.py")))
     arguments.add_argument("cases", nargs="*")
     arguments.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "run_framework")
     arguments.add_argument("--llmlint", default="llmlint")
@@ -41,16 +41,20 @@ def main():
     options.llmlint = str(Path(options.llmlint).resolve()) if "/" in options.llmlint else options.llmlint
     common.start_over_stub()
     driver = importlib.import_module(f"{options.framework}_driver")
+    cases = getattr(driver, "CASES", None) or CASES[options.framework]
     models = json.loads((HERE / "models.json").read_text())
     options.work.mkdir(parents=True, exist_ok=True)
     os.chdir(options.work)
     (options.work / ".git").mkdir(exist_ok=True)
-    for name, described in models.items():
-        common.model_folder(Path("models") / name, described)
-    driver.data("data", 2048)
+    if hasattr(driver, "prepare"):
+        driver.prepare(options.work)
+    else:
+        for name, described in models.items():
+            common.model_folder(Path("models") / name, described)
+        driver.data("data", 2048)
     version = driver.load()
-    for name in options.cases or CASES[options.framework]:
-        path = config_file(options.framework, name)
+    for name in options.cases or cases:
+        path = config_file(options.framework, cases, name)
         measured = in_a_child(driver, path, options.peak)
         found = estimate(path, options.llmlint)
         report(name, measured, found)
@@ -60,16 +64,37 @@ def main():
             append(options.csv, options.framework, version, name, path, models, measured)
 
 
-def config_file(framework, name):
+def config_file(framework, cases, name):
+    """Writes a case's file. A dot in a key opens a table; the key `#` is a comment at the top."""
+    if name not in cases:
+        return Path(name)
+    base, changes = cases[name]
+    keys = {key: value for key, value in {**base, **changes}.items() if value is not None}
+    comment = keys.pop("#", None)
+    tables = {}
+    for key, value in keys.items():
+        table, (*outer, last) = tables, key.split(".")
+        for part in outer:
+            table = table.setdefault(part, {})
+        table[last] = value
+    suffix, text = (".toml", toml(tables)) if framework == "torchtitan" else (".yaml", yaml_text(tables))
+    path = Path(f"{framework}-{name}{suffix}")
+    path.write_text((f"# {comment}\n" if comment else "") + text)
+    return path
+
+
+def yaml_text(tables):
     import yaml
 
-    if name not in CASES[framework]:
-        return Path(name)
-    base, changes = CASES[framework][name]
-    keys = {key: value for key, value in {**base, **changes}.items() if value is not None}
-    path = Path(f"{framework}-{name}.yaml")
-    path.write_text(yaml.safe_dump(keys, sort_keys=False))
-    return path
+    return yaml.safe_dump(tables, sort_keys=False)
+
+
+def toml(tables):
+    """Tables of scalars, which is all a job file has. JSON's scalars are TOML's."""
+    return "\n".join(
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
+    )
 
 
 def in_a_child(driver, path, whole=False):
@@ -91,6 +116,9 @@ def in_a_child(driver, path, whole=False):
             peak.record()
         try:
             driver.run(path)
+        except SystemExit as done:
+            if done.code:
+                answer["error"] = f"SystemExit: {done.code}"[:200]
         except BaseException as error:  # noqa: BLE001
             traceback.print_exc()
             answer["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -131,13 +159,13 @@ def report(name, measured, found):
 
 def append(table, framework, version, name, path, models, measured):
     text = path.read_text()
-    model = next(name for name in models if f"models/{name}" in text)
+    model = next((json.dumps(models[name]) for name in models if f"models/{name}" in text), "")
     fresh = not table.exists()
     with table.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if fresh:
             writer.writerow(COLUMNS)
-        writer.writerow([f"{framework}-{name}", framework, version, json.dumps(models[model]), text,
+        writer.writerow([f"{framework}-{name}", framework, version, model, text,
                          measured["allocated_bytes"], measured["reserved_bytes"], measured["phase"]])
 
 

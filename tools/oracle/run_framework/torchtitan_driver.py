@@ -1,0 +1,118 @@
+"""torchtitan: `python -m torchtitan.train --job.config_file FILE`.
+
+Several ranks are torchtitan's own `--comm.mode fake_backend`: rank 0 of the product of the file's
+degrees. Parameters are initialised, not loaded.
+"""
+
+import os
+from pathlib import Path
+
+from common import dataset, tokenizer, words
+
+BASE = {
+    "job.dump_folder": "out",
+    "model.name": "llama3",
+    "model.flavor": "debugmodel",
+    "model.hf_assets_path": "assets",
+    "optimizer.name": "AdamW",
+    "training.dataset": "c4_test",
+    "training.dataset_path": "data/text",
+    "training.local_batch_size": 8,
+    "training.seq_len": 2048,
+    "training.steps": 4,
+    "metrics.log_freq": 1,
+    "activation_checkpoint.mode": "none",
+    "parallelism.data_parallel_shard_degree": 1,
+}
+QWEN = dict(BASE, **{"model.name": "qwen3", "model.flavor": "0.6B", "training.local_batch_size": 1})
+LLAMA = dict(BASE, **{"model.flavor": "8B", "training.local_batch_size": 1, "activation_checkpoint.mode": "full", "training.steps": 2})
+MODE, OPTION = "activation_checkpoint.mode", "activation_checkpoint.selective_ac_option"
+SHARD, REPLICATE = "parallelism.data_parallel_shard_degree", "parallelism.data_parallel_replicate_degree"
+TENSOR = "parallelism.tensor_parallel_degree"
+
+CASES = {
+    "debug": (BASE, {}),
+    "qwen": (QWEN, {}),
+    "qwen-checkpointing-absent": (QWEN, {MODE: None}),
+    "qwen-full": (QWEN, {MODE: "full"}),
+    "qwen-selective-op": (QWEN, {MODE: "selective", OPTION: "op"}),
+    "qwen-selective-2": (QWEN, {MODE: "selective", OPTION: "2"}),
+    "qwen-selective-option-absent": (QWEN, {MODE: "selective"}),
+    "qwen-batch-4": (QWEN, {"training.local_batch_size": 4}),
+    "qwen-batch-absent": (QWEN, {"training.local_batch_size": None, MODE: "full"}),
+    "qwen-length-absent": (QWEN, {"training.seq_len": None}),
+    "qwen-length-4096": (QWEN, {"training.seq_len": 4096}),
+    "qwen-bf16": (QWEN, {"training.dtype": "bfloat16"}),
+    "qwen-foreach": (QWEN, {"optimizer.implementation": "foreach"}),
+    "qwen-for-loop": (QWEN, {"optimizer.implementation": "for-loop"}),
+    "qwen-optimizer-absent": (QWEN, {"optimizer.name": None}),
+    "qwen-adam": (QWEN, {"optimizer.name": "Adam"}),
+    "qwen-accumulation": (QWEN, {"training.global_batch_size": 4}),
+    "qwen-no-mixed": (QWEN, {"training.mixed_precision_param": "float32"}),
+    "qwen-validation": (QWEN, {"validation.enable": True, "validation.freq": 2, "validation.steps": 2, "validation.dataset": "c4_test",
+                               "validation.dataset_path": "data/text", "validation.seq_len": 2048}),
+    "llama-8b-hsdp": (LLAMA, {REPLICATE: 2, SHARD: 4}),
+    "llama-8b-shard-8-keep": (LLAMA, {SHARD: 8, "parallelism.fsdp_reshard_after_forward": "never"}),
+    "llama-8b-shard-8-reduce-bf16": (LLAMA, {SHARD: 8, "training.mixed_precision_reduce": "bfloat16"}),
+    "llama-8b-shard-8": (LLAMA, {SHARD: 8}),
+    "llama-8b-shard-8-absent": (LLAMA, {SHARD: 8, MODE: None}),
+    "llama-8b-shard-8-op": (LLAMA, {SHARD: 8, MODE: "selective", OPTION: "op"}),
+    "llama-8b-shard-8-none": (LLAMA, {SHARD: 8, MODE: "none"}),
+    "llama-8b-shard-64": (LLAMA, {SHARD: 64, "training.seq_len": 8192}),
+    "llama-8b-tensor-4": (LLAMA, {TENSOR: 4}),
+    "llama-8b-shard-4-tensor-2": (LLAMA, {SHARD: 4, TENSOR: 2}),
+    "llama-8b-shard-4-context-2": (LLAMA, {SHARD: 4, "parallelism.context_parallel_degree": 2}),
+    "llama-8b-shard-4-pipeline-2": (LLAMA, {SHARD: 4, "parallelism.pipeline_parallel_degree": 2, "training.local_batch_size": 4}),
+}
+
+
+def prepare(_folder):
+    dataset("data", "text", [{"text": words(4096 + 64, n)} for n in range(64)])
+    Path("assets").mkdir(exist_ok=True)
+    tokenizer("assets")
+
+
+def load():
+    """Imports nothing of torchtitan: it starts CUDA, which no fork survives."""
+    from importlib.metadata import version
+
+    return f"torchtitan {version('torchtitan')}, torch {version('torch').split('+')[0]}"
+
+
+def ranks(config):
+    """The product of the file's degrees, which is the number of GPUs it is for."""
+    import tomllib
+
+    parallel = tomllib.loads(Path(config).read_text()).get("parallelism", {})
+    product = 1
+    for key, degree in parallel.items():
+        if key.endswith("_degree") and not key.startswith("expert"):
+            product *= int(degree)
+    return product
+
+
+def run(config):
+    from torchtitan.config import ConfigManager
+    from torchtitan.train import Trainer, main
+
+    world = ranks(config)
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(world), NGPU=str(world), MASTER_ADDR="localhost", MASTER_PORT="0")
+    without_cudnn()
+    # The command line was read at import.
+    ConfigManager.parse_args.__defaults__ = (["--job.config_file", str(config), "--comm.mode", "fake_backend"],)
+    main(Trainer)
+
+
+def without_cudnn():
+    """cuDNN's attention comes first in torchtitan, and does not run over the stub. FlashAttention,
+    its second choice, keeps the same tensors."""
+    from torch.nn.attention import SDPBackend
+    from torchtitan.models import attention
+
+    start = attention.ScaledDotProductAttentionWrapper.__init__
+
+    def init(self):
+        start(self)
+        self.sdpa_backends = [backend for backend in self.sdpa_backends if backend != SDPBackend.CUDNN_ATTENTION]
+
+    attention.ScaledDotProductAttentionWrapper.__init__ = init
