@@ -616,6 +616,9 @@ pub struct Parallelism {
     pub zero: Option<ZeroBuffers>,
     /// FSDP's choices, when FSDP runs it.
     pub fsdp: Option<FsdpOptions>,
+    /// FSDP wraps the embedding, and the last norm with the head, in groups of their own, rather
+    /// than leave them to the root.
+    pub ends_apart: Setting<bool>,
 }
 
 /// [`Unknown::what`] of a sequence length that the file leaves to its data.
@@ -712,6 +715,11 @@ pub struct TrainingRun {
     pub keep_logits: Setting<bool>,
     /// `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`: the allocator's segments grow.
     pub expandable_segments: Setting<bool>,
+    /// Under [`Loss::Chunked`] the head runs chunk by chunk inside the loss, so that one chunk's
+    /// logits exist at a time; otherwise all chunks' logits are there before the first loss.
+    pub head_in_chunks: Setting<bool>,
+    /// RMSNorm is PyTorch's single kernel (2.9 and later), which keeps its input alone.
+    pub fused_norms: Setting<bool>,
     /// Overrides the model config's own dropout rates.
     pub dropout: Setting<Option<f64>>,
     /// The reference model of preference training.
@@ -810,6 +818,8 @@ impl TrainingRun {
             "loss" => self.loss,
             "keep_logits" => self.keep_logits,
             "expandable_segments" => self.expandable_segments,
+            "head_in_chunks" => self.head_in_chunks,
+            "fused_norms" => self.fused_norms,
             "wide_embedding_states" => self.wide_embedding_states,
             "dropout" => self.dropout,
             "reference_model" => self.reference_model,

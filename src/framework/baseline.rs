@@ -58,6 +58,8 @@ pub fn plain(
         loss: of(Loss::Full, by),
         keep_logits: of(false, by),
         expandable_segments: of(false, by),
+        head_in_chunks: of(false, by),
+        fused_norms: of(false, by),
         wide_embedding_states: of(false, by),
         dropout: of(None, by),
         reference_model: of(ReferenceModel::None, by),
@@ -82,6 +84,7 @@ pub fn plain(
             offload_parameters: of(Offload::None, by),
             zero: None,
             fsdp: None,
+            ends_apart: of(false, by),
         },
         unknown: Vec::new(),
     }

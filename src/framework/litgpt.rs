@@ -89,8 +89,10 @@ impl Framework for Litgpt {
         }
         sharding(cx, &mut run, command, ranks);
         loss(&mut run, command);
-        if let (Some(global), Some(ranks)) = (cx.written("train.global_batch_size", count), ranks) {
+        if let Some(ranks) = ranks {
             let micro = run.micro_batch_size.value.max(1);
+            let global =
+                cx.or_default("train.global_batch_size", count, command.global_batch_size(), RELEASE);
             run.gradient_accumulation_steps = global.map(|n| (n / ranks / micro).max(1));
         }
         run.gradient_clipping = cx.or_default(
@@ -127,6 +129,10 @@ impl Command {
         } else {
             Command::Full
         }
+    }
+
+    fn global_batch_size(self) -> u64 {
+        if self == Command::Pretrain { 512 } else { 16 }
     }
 
     fn micro_batch_size(self) -> u64 {
@@ -289,8 +295,8 @@ fn precision(cx: &Lowering<'_>, run: &mut TrainingRun) {
         "32-true" | "32" => Some((Dtype::Fp32, Dtype::Fp32)),
         _ => None,
     };
-    // Absent: bf16-true where the GPU has bf16 (`get_default_supported_precision`).
-    let precision = cx.or_default("precision", read, (Dtype::Bf16, Dtype::Bf16), RELEASE);
+    // Absent: bf16-mixed where the GPU has bf16 (`get_default_supported_precision(training=True)`).
+    let precision = cx.or_default("precision", read, (Dtype::Fp32, Dtype::Bf16), RELEASE);
     let stored = precision.clone().map(|(stored, _)| stored);
     run.compute = precision.clone().map(|(_, compute)| compute);
     run.autocast = precision.map(|(stored, compute)| stored != compute);
@@ -357,13 +363,16 @@ fn lora(cx: &Lowering<'_>, run: &mut TrainingRun) {
     }
     let mut modules = Vec::new();
     let mut origin = Origin::Default { by: RELEASE.into() };
+    // Under the names of every family that it has: those that a model does not have match nothing.
+    const MLP: &[&str] =
+        &["gate_proj", "up_proj", "down_proj", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2"];
     let switches: [(&str, bool, &[&str]); 6] = [
-        ("lora_query", true, &["q_proj"]),
-        ("lora_key", false, &["k_proj"]),
-        ("lora_value", true, &["v_proj"]),
-        ("lora_projection", false, &["o_proj"]),
-        ("lora_mlp", false, &["gate_proj", "up_proj", "down_proj"]),
-        ("lora_head", false, &["lm_head"]),
+        ("lora_query", true, &["q_proj", "query_key_value"]),
+        ("lora_key", false, &["k_proj", "query_key_value"]),
+        ("lora_value", true, &["v_proj", "query_key_value"]),
+        ("lora_projection", false, &["o_proj", "dense"]),
+        ("lora_mlp", false, MLP),
+        ("lora_head", false, &["lm_head", "embed_out"]),
     ];
     for (key, default, names) in switches {
         let on = cx.or_default(key, |v| v.as_bool(), default, RELEASE);
@@ -374,6 +383,7 @@ fn lora(cx: &Lowering<'_>, run: &mut TrainingRun) {
             }
         }
     }
+    modules.dedup();
     run.lora = Some(Lora {
         rank,
         targets: Setting { value: LoraTargets::Modules(modules), origin },
@@ -415,14 +425,11 @@ fn sharding(cx: &Lowering<'_>, run: &mut TrainingRun, command: Command, ranks: O
 /// Finetuning computes logits and loss 128 tokens at a time, pretraining only the loss. Neither
 /// upcasts. The logits stay bound to a name until the next step.
 fn loss(run: &mut TrainingRun, command: Command) {
+    run.keep_logits = Setting::default_of(true, RELEASE);
     if command == Command::Pretrain {
         run.loss = Setting::default_of(Loss::FullNoUpcast, RELEASE);
-        run.keep_logits = Setting::default_of(true, RELEASE);
         return;
     }
     let chunks = u32::try_from(run.sequence_length.value.div_ceil(128)).unwrap_or(u32::MAX).max(1);
     run.loss = Setting::default_of(Loss::Chunked { chunked: chunks }, RELEASE);
-    // In 16 bit, kept logits and kept log-probabilities (2 bytes each) come to the one fp32 copy
-    // that chunking with an upcast keeps.
-    run.keep_logits = Setting::default_of(run.weights.value == Dtype::Fp32, RELEASE);
 }

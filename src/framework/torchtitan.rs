@@ -116,6 +116,7 @@ impl Framework for Torchtitan {
         let mut run = plain(by, model, ModelCode::Torchtitan, local, sequence);
         // Its run_train.sh sets the variable.
         run.expandable_segments.value = true;
+        run.fused_norms = Setting::default_of(by != EARLY, by);
         let degrees = Degrees::read(cx, by);
         precision(cx, &mut run, &degrees, by);
         optimizer(cx, &mut run, by);
@@ -255,8 +256,8 @@ fn precision(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: &s
     let model_parallel = degrees.tensor.value > 1 || degrees.pipeline.value > 1;
     let applies = degrees.sharded() || (!model_parallel && by != EARLY);
     run.compute = if applies { mixed } else { Setting::default_of(stored.value, by) };
-    // FSDP casts as it gathers; elsewhere it is autocast.
-    run.autocast = run.compute.clone().map(|compute| !degrees.sharded() && compute != run.gradients.value);
+    // FSDP casts as it gathers; elsewhere it is autocast, over 16-bit weights too.
+    run.autocast = run.compute.clone().map(|compute| applies && !degrees.sharded() && compute != Dtype::Fp32);
     run.weights = stored;
 }
 
@@ -341,6 +342,9 @@ fn activations(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
             Attention::Flex
         } else if flavor.contains("varlen") {
             Attention::Flash
+        } else if run.compute.value == Dtype::Fp32 {
+            // Of cuDNN, FlashAttention and plain products, only the last take fp32.
+            Attention::SdpaMath
         } else {
             Attention::Sdpa
         },
@@ -399,6 +403,7 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
             },
         )
         .unwrap_or_else(|| Setting::default_of(degrees.pipeline.value == 1, by));
+        parallel.ends_apart = Setting::default_of(by != EARLY, by);
         parallel.fsdp = Some(FsdpOptions {
             version: Setting::default_of(2, by),
             reshard_after_forward: reshard,

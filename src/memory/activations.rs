@@ -6,9 +6,10 @@ use super::beside;
 use super::blend::Blend;
 use super::coefficients::Table;
 use super::expression::{Sum, Symbol, Symbols};
+use super::own_layers;
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
 use crate::catalog::Family;
-use crate::run::{Checkpointing, Dtype, Kernels, Loss, ModelCode, Quantization, TrainingRun};
+use crate::run::{Checkpointing, Dtype, Kernels, Loss, Quantization, TrainingRun};
 
 /// Activations of a run, in bytes as sums of the tables' symbols.
 #[derive(Clone, Debug)]
@@ -115,9 +116,7 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
         compiled(&mut activations, shape);
     }
     dense_layers(&mut activations, shape);
-    if run.model_code.value == ModelCode::Litgpt && shape.precision == Precision::Half {
-        litgpt(&mut activations, shape, false, None);
-    }
+    own_layers::apply(&mut activations, run, shape, None, checkpointed);
     if run.activation_checkpointing.value == Checkpointing::Selective {
         selective(&mut activations, shape);
     }
@@ -207,29 +206,6 @@ fn compiled(activations: &mut Activations, shape: &Shape<'_>) {
         }
     }
     activations.doubt = Some((0.15, "what torch.compile fuses depends on its release"));
-}
-
-/// LitGPT's own layers, where its code is traced.
-fn litgpt(activations: &mut Activations, shape: &Shape<'_>, four_bit: bool, adapters: Option<&Adapters>) {
-    let family = match shape.family {
-        family @ ("phi" | "gpt_neox" | "falcon") => family,
-        _ => "llama",
-    };
-    let kind = if adapters.is_some() { "frozen" } else { "full" };
-    let Some(table) = Table::find(&format!("litgpt {kind} {family}")) else { return };
-    let own = adapters.map(|a| a.saved_by_litgpt(&shape.symbols)).unwrap_or_default();
-    activations.layer = table.get("layer").plus(&own);
-    if adapters.is_some() && four_bit {
-        // The bitsandbytes releases it was pinned to (to 0.42) keep the input of every 4-bit layer:
-        // the norms' outputs and the MLP's product. Attention's output is kept anyway.
-        let norms = if matches!(family, "phi" | "falcon") { 2.0 } else { 4.0 };
-        activations.layer = activations
-            .layer
-            .clone()
-            .plus(&Sum::term(norms, &[Symbol::Tokens, Symbol::Hidden]))
-            .plus(&Sum::term(2.0, &[Symbol::Tokens, Symbol::FeedForward]));
-    }
-    activations.source = "traced block of LitGPT";
 }
 
 /// A window that the fused kernel cannot take becomes a boolean mask once a model, expanded to 16
@@ -348,14 +324,11 @@ pub(crate) fn adapted(
         source: "traced frozen block of transformers; adapters' inputs in closed form",
         doubt: doubt(run, shape),
     };
-    if run.model_code.value == ModelCode::Litgpt {
-        let four_bit = run.quantization.value.is_packed();
-        litgpt(&mut activations, shape, four_bit, Some(adapters));
-    }
     stacked_experts(run, shape, adapters, &mut activations, checkpointed);
     if with_attention.is_none() {
         attention_differs(run, shape, &mut activations, checkpointed, parts.main_share());
     }
+    own_layers::apply(&mut activations, run, shape, Some(adapters), checkpointed);
     if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
         window_of_frozen(shape, &mut activations, checkpointed);
     }

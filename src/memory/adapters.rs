@@ -5,7 +5,7 @@ use super::expression::{Sum, Symbol, Symbols};
 use super::parameters::lora::{self, Site};
 use super::parameters::{Inventory, Role};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Dtype, Lora, Quantization, TrainingRun};
+use crate::run::{Dtype, Lora, LoraTargets, Quantization, TrainingRun};
 
 /// Which tensor a linear layer reads: layers that read the same one can share what they keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,27 +315,33 @@ const MERGED: f64 = 3.0;
 
 impl Adapters {
     /// What the adapters of one layer keep in LitGPT: the dropped input and its mask a linear layer,
-    /// q, k and v counted once; where not all three are adapted, the update before it is spread
-    /// over the merged output as well.
-    pub(crate) fn saved_by_litgpt(&self, symbols: &Symbols) -> Sum {
-        let each = if self.dropout { 3.0 } else { 2.0 };
-        let (mut inputs, mut spread, mut merged, mut ranks) = (0.0, 0.0, 0.0, 0.0);
-        for module in &self.modules {
-            let share = module.copies / self.layers;
-            ranks += share;
-            if module.reads == Input::Attention && module.output < 3.0 * module.input {
-                if merged == 0.0 {
-                    inputs += share * each * module.input;
-                }
-                merged += share;
-                spread += share * 2.0 * module.output;
-            } else {
-                inputs += share * each * module.input;
+    /// the merged q, k and v counted once; where not all three are adapted, the update before it is
+    /// spread over the merged output as well. `element` is bytes of an activation.
+    pub(crate) fn saved_by_litgpt(&self, lora: &Lora, element: f64, symbols: &Symbols) -> Sum {
+        let each = element + if self.dropout { 1.0 } else { 0.0 };
+        let adapted = |name: &str| match &lora.targets.value {
+            LoraTargets::Modules(names) => names.iter().any(|n| n == name),
+            _ => true,
+        };
+        let parts = [("q_proj", Symbol::Query), ("k_proj", Symbol::Key), ("v_proj", Symbol::Key)];
+        let merged: Vec<Symbol> = parts.iter().filter(|(n, _)| adapted(n)).map(|(_, s)| *s).collect();
+        let mut kept = Sum::default();
+        if !merged.is_empty() {
+            kept = kept.plus(&Sum::term(each, &[Symbol::Tokens, Symbol::Hidden]));
+        }
+        if (merged.len() as f64) < MERGED {
+            for part in &merged {
+                kept = kept.plus(&Sum::term(element, &[Symbol::Tokens, *part]));
             }
         }
-        let update = if merged > 0.0 && merged < MERGED { spread } else { 0.0 };
+        let (mut inputs, mut ranks) = (0.0, merged.len() as f64);
+        for module in self.modules.iter().filter(|m| m.reads != Input::Attention) {
+            let share = module.copies / self.layers;
+            ranks += share;
+            inputs += share * each * module.input;
+        }
         let hidden = symbols.get(Symbol::Hidden).max(1.0);
-        Sum::term((inputs + update) / hidden, &[Symbol::Tokens, Symbol::Hidden])
-            .plus(&Sum::term(2.0 * ranks, &[Symbol::Tokens, Symbol::Rank]))
+        kept.plus(&Sum::term(inputs / hidden, &[Symbol::Tokens, Symbol::Hidden]))
+            .plus(&Sum::term(element * ranks, &[Symbol::Tokens, Symbol::Rank]))
     }
 }

@@ -4,6 +4,7 @@
 //! the wrapped layers (embedding, head, last norm: FSDP's root group), `P_l` those of one layer.
 
 use super::expression::Symbol;
+use super::fsdp_groups::{self, Groups};
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
 use super::parallel::Degrees;
@@ -175,13 +176,22 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
     } else {
         stored
     };
+    let inventory = &plan.shape.inventory;
+    let embedding = inventory.embedding() as f64;
+    let apart = run.parallelism.ends_apart.value && plan.adapters.is_none() && !plan.groups.tied;
     // CPU offload keeps the shards, their gradients and the step in the host's memory.
     if run.parallelism.offload_parameters.value == Offload::None {
         shard_of_weights(plan, stored, shards, FSDP, lines);
         adapters(plan, shards, lines);
-        sharded_gradients(plan, shards, root, lines);
+        sharded_gradients(plan, shards, if apart { embedding } else { root }, lines);
     }
     sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
+    if apart {
+        let head = (root - embedding).max(0.0);
+        let groups = Groups { compute, reduce, kept: !reshard, layer, embedding, head };
+        fsdp_groups::lines(plan, &groups, lines);
+        return;
+    }
     // Quantised layers are gathered as they are stored.
     let gathered_part = layer_bytes(plan, compute) / compute;
     let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;

@@ -3,6 +3,7 @@
 
 use super::estimate::{Cause, Interval, base_bytes};
 use super::ledger::{Component, Ledger, Phase};
+use super::own_layers;
 use super::plan::Plan;
 use super::states::quantized_bytes;
 use crate::catalog::Family;
@@ -146,6 +147,7 @@ fn activations(f: &Figures<'_>, push: Push<'_>) {
     }
     let code = match run.model_code.value {
         ModelCode::Transformers => 0.0,
+        ModelCode::Torchtune | ModelCode::Torchtitan if own_layers::traced(run, &f.plan.shape) => 0.0,
         ModelCode::Torchtune | ModelCode::Litgpt | ModelCode::Torchtitan => 0.15,
         // Derived tensor by tensor, not traced.
         ModelCode::Megatron => 0.15,

@@ -30,8 +30,21 @@ pub(crate) struct LossContext {
     pub(crate) compiled: bool,
     /// An encoder-decoder: logits are of the decoder's tokens.
     pub(crate) target: bool,
-    /// Chunks are upcast one by one (LitGPT's come in fp32 already).
-    pub(crate) chunks_upcast: bool,
+    /// How a loss in chunks goes about it.
+    pub(crate) chunks: Chunks,
+}
+
+/// Whose chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chunks {
+    /// All chunks' logits first, then upcast one by one.
+    Logits,
+    /// The same in torchtune's transformer, whose head runs once a chunk.
+    HeadFirst,
+    /// Head and loss chunk by chunk.
+    HeadInside,
+    /// LitGPT's, which come in fp32 already.
+    Litgpt,
 }
 
 /// The loss's memory beyond the body's activations, as sums of bytes.
@@ -66,11 +79,12 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
     if cx.compiled {
         compiled(cx, &mut memory);
     }
-    // The fused softmax saves the very logits that the caller holds.
-    if cx.keep_logits && cx.loss != Loss::FusedSoftmax {
+    // The fused softmax saves the very logits that the caller holds; LitGPT's are counted.
+    let counted = cx.loss == Loss::FusedSoftmax || cx.chunks == Chunks::Litgpt;
+    if cx.keep_logits && !counted {
         memory.saved = memory.saved.plus(&Sum::term(held_logit(cx.loss, cx.logit), LOGITS));
     }
-    let mut head = head_backward(cx, &memory.saved);
+    let mut head = chunked_head_backward(cx).unwrap_or_else(|| head_backward(cx, &memory.saved));
     if cx.target {
         for sum in [&mut memory.forward, &mut memory.saved, &mut memory.backward, &mut head] {
             of_the_decoder(sum);
@@ -191,10 +205,23 @@ fn log_probabilities(cx: LossContext, compared: bool) -> LossMemory {
 /// copy (4) and the two gradients (8) are of one chunk.
 fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
     let share = 1.0 / f64::from(chunks.max(1));
-    if !cx.chunks_upcast {
-        return litgpt(cx, share);
-    }
     let cast = if cx.cast_head { Sum::term(2.0, HEAD_WEIGHT) } else { Sum::default() };
+    match cx.chunks {
+        Chunks::Litgpt => return litgpt(cx, share),
+        Chunks::HeadInside => {
+            // Tokens that count are gathered into a tensor of their own before the head.
+            let gathered = Sum::term(cx.logit, HIDDEN);
+            let upcast = if cx.logit < 4.0 { 4.0 } else { 0.0 };
+            return LossMemory {
+                forward: Sum::term(4.0 + (cx.logit + upcast) * share, LOGITS).plus(&gathered).plus(&cast),
+                saved: Sum::term(4.0, LOGITS).plus(&gathered).plus(&cast),
+                backward: Sum::term(8.0 * share, LOGITS),
+                head_backward: None,
+                source: "head and loss chunk by chunk, each log-softmax kept; traced with torchtune",
+            };
+        }
+        Chunks::Logits | Chunks::HeadFirst => {}
+    }
     LossMemory {
         forward: Sum::term(cx.logit + 4.0 + 4.0 * share, LOGITS).plus(&cast),
         saved: Sum::term(4.0, LOGITS).plus(&cast),
@@ -208,10 +235,18 @@ fn chunks(cx: LossContext, chunks: u32) -> LossMemory {
 /// Adapters: the head runs in chunks, each keeps its log-softmax. Full training: the shifted logits
 /// are copied for the chunks, and the chunks' gradients are put together in one tensor.
 fn litgpt(cx: LossContext, share: f64) -> LossMemory {
-    let (copied, gradients) = if cx.head_trained { (4.0, 4.0) } else { (0.0, 8.0 * share) };
+    // The last step's logits go only when these, in both dtypes, are there.
+    let (copied, gradients) = match (cx.head_trained, cx.logit < 4.0) {
+        (true, _) => (4.0, 4.0),
+        (false, true) => (cx.logit, 8.0 * share),
+        (false, false) => (0.0, 8.0 * share),
+    };
+    // autocast casts a frozen head anew for each chunk, and each is kept.
+    let heads = if cx.cast_head && !cx.head_trained { (1.0 / share).round() } else { 0.0 };
+    let cast = Sum::term(2.0 * heads, HEAD_WEIGHT);
     LossMemory {
-        forward: Sum::term(8.0 + copied, LOGITS),
-        saved: Sum::term(8.0, LOGITS),
+        forward: Sum::term(8.0 + copied, LOGITS).plus(&cast),
+        saved: Sum::term(8.0, LOGITS).plus(&cast),
         backward: Sum::term(gradients, LOGITS),
         head_backward: None,
         source: "LitGPT's chunked cross entropy on the fp32 logits that Fabric returns",
@@ -290,12 +325,42 @@ fn tiled(cx: LossContext, symbols: &Symbols) -> LossMemory {
     }
 }
 
+/// A head that ran once a chunk gets one gradient a chunk, and the engine adds the second to the
+/// first out of place: three at once, beside what the chunks still to come keep. Later ones are
+/// added in place.
+fn chunked_head_backward(cx: LossContext) -> Option<Sum> {
+    let Loss::Chunked { chunked } = cx.loss else { return None };
+    let waiting = match cx.chunks {
+        Chunks::HeadInside => 4.0,
+        Chunks::HeadFirst => cx.logit,
+        Chunks::Logits | Chunks::Litgpt => return None,
+    };
+    let share = 1.0 / f64::from(chunked.max(1));
+    let copies = match (cx.head_trained, chunked) {
+        (false, _) => 0.0,
+        (true, 0 | 1) => 1.0,
+        (true, _) => 3.0,
+    };
+    let left = (1.0 - 2.0 * share).max(0.0);
+    let gathered = if cx.chunks == Chunks::HeadInside { 1.0 } else { 0.0 };
+    Some(
+        Sum::term(waiting * left + if copies == 1.0 { cx.logit } else { 0.0 }, LOGITS)
+            .plus(&Sum::term(copies * cx.logit, HEAD_WEIGHT))
+            // Each chunk's gradient is put into zeros of the whole, and those are added up.
+            .plus(&Sum::term((gathered + 3.0) * cx.logit, HIDDEN)),
+    )
+}
+
 /// The logits' gradient, the head's weight gradient and the hidden states' gradient, beside what
 /// the head keeps of its inputs.
 fn head_backward(cx: LossContext, saved: &Sum) -> Sum {
     let w = cx.logit;
     let inputs = saved.clone().without(|symbols| symbols == LOGITS);
-    let held = Sum::term(if cx.keep_logits { held_logit(cx.loss, w) } else { 0.0 }, LOGITS);
+    let held = match (cx.keep_logits, cx.chunks) {
+        (false, _) => Sum::default(),
+        (true, Chunks::Litgpt) => Sum::term(4.0, LOGITS),
+        (true, _) => Sum::term(held_logit(cx.loss, w), LOGITS),
+    };
     let weight = Sum::term(if cx.head_trained { w } else { 0.0 }, HEAD_WEIGHT);
     inputs.plus(&held).plus(&Sum::term(w, LOGITS)).plus(&weight).plus(&Sum::term(w, HIDDEN))
 }

@@ -5,7 +5,7 @@ use super::activations::{self, Activations};
 use super::adapters::Adapters;
 use super::beside;
 use super::expression::Symbol;
-use super::loss::{self, LossContext, LossMemory};
+use super::loss::{self, Chunks, LossContext, LossMemory};
 use super::parallel::{self, Degrees, Slice};
 use super::parameters::{Inventory, ParameterCount, Place, patterns};
 use super::shape::{Precision, Shape};
@@ -356,6 +356,11 @@ fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters
         keep_logits: run.keep_logits.value && !run.loss.value.without_logits(),
         compiled: run.compile.value,
         target: shape.architecture.encoder_layers > 0 || beside::answers_only(run),
-        chunks_upcast: run.model_code.value != ModelCode::Litgpt,
+        chunks: match run.model_code.value {
+            ModelCode::Litgpt => Chunks::Litgpt,
+            _ if run.head_in_chunks.value => Chunks::HeadInside,
+            ModelCode::Torchtune => Chunks::HeadFirst,
+            _ => Chunks::Logits,
+        },
     }
 }

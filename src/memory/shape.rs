@@ -295,6 +295,8 @@ pub(crate) fn attention_key(run: &TrainingRun) -> &'static str {
     match run.attention.value {
         Attention::Eager => "eager",
         Attention::SdpaMath => "sdpa:math",
+        // torchtune expands keys and values whatever the mask (`own_layers.rs`).
+        _ if run.model_code.value == ModelCode::Torchtune => "sdpa+mask",
         Attention::Sdpa if matches!(run.batching.value, Batching::Padded | Batching::Flattened) => {
             "sdpa+mask"
         }

@@ -67,7 +67,7 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
     head_and_loss(plan, &mut lines);
     layer_backward(plan, &mut lines);
     cast_cache(plan, rank, &mut lines);
-    evaluation(plan, &mut lines);
+    evaluation(plan, rank, &mut lines);
     lines.finish()
 }
 
@@ -313,7 +313,11 @@ fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
 fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
     // A bucket's view stands ready like the gradient of an earlier micro-batch.
     let accumulated = plan.run.gradient_accumulation_steps.value > 1 || bucket_views(plan.run);
-    let in_place = plan.shape.precision == Precision::Mixed || plan.run.loss.value.without_logits();
+    // A head that ran once a chunk has made the engine's sum its own already.
+    let chunked = plan.run.model_code.value == ModelCode::Torchtune
+        && matches!(plan.run.loss.value, Loss::Chunked { chunked } if chunked > 1);
+    let in_place =
+        plan.shape.precision == Precision::Mixed || plan.run.loss.value.without_logits() || chunked;
     let matrix = plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
     let drivers = &[Driver::Model, Driver::Gradients];
     let tied = plan.groups.tied;
@@ -651,8 +655,33 @@ fn cast_cache(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
 
 /// Evaluation keeps nothing for backward: its peak is one layer's MLP or the logits, which are
 /// upcast as in training.
-fn evaluation(plan: &Plan<'_>, lines: &mut Lines) {
+fn evaluation(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let Some(batch) = &plan.run.eval_batch_size else { return };
+    if plan.run.model_code.value == ModelCode::Torchtitan {
+        let shards = if let Strategy::Fsdp { shards, .. } = rank.strategy { shards } else { 1.0 };
+        lines.product(
+            line(
+                Component::Gradients,
+                "gradients of the last step",
+                &[Phase::Evaluation],
+                &[Driver::Method, Driver::Gradients, Driver::Model],
+                "torchtitan clears them as the next step begins",
+            ),
+            &[("bytes", plan.gradient), ("P_trained/W", plan.groups.total / shards)],
+        );
+    }
+    if plan.shape.precision == Precision::Mixed && plan.adapters.is_none() {
+        lines.product(
+            line(
+                Component::Temporaries,
+                "autocast's cache of 16-bit weights in an evaluation",
+                &[Phase::Evaluation],
+                &[Driver::Weights, Driver::Compute],
+                "torch.autocast caches casts of fp32 leaves until its context ends",
+            ),
+            &[("2", 2.0), ("P_linear", plan.shape.inventory.layer_linear_parameters() as f64)],
+        );
+    }
     let sides = if plan.run.task.value == Task::Preference { 2 } else { 1 };
     let mut shape = plan.shape.clone();
     shape.set_sequences(plan.run, batch.value.saturating_mul(sides));

@@ -157,6 +157,11 @@ pub struct Training {
     pub keep_logits: Option<bool>,
     /// `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True` is set. Default: false.
     pub expandable_segments: Option<bool>,
+    /// With chunked logits: the head runs chunk by chunk inside the loss (torchtune's
+    /// LinearCrossEntropyLoss), so that one chunk's logits exist at a time.
+    pub head_in_chunks: Option<bool>,
+    /// RMSNorm is PyTorch's single kernel (2.9 and later), which keeps its input alone.
+    pub fused_norms: Option<bool>,
     /// Overrides the model config's own dropout rates; null: keeps them.
     pub dropout: Option<f64>,
     /// The reference model of preference training. Default: none.
@@ -285,6 +290,8 @@ pub struct Fsdp {
     pub reshard_after_forward: Option<bool>,
     /// What gradients are reduced in. Default: fp32.
     pub reduce: Option<Dtype>,
+    /// Embedding, and last norm with head, are wrapped in groups of their own. Default: false.
+    pub ends_apart: Option<bool>,
 }
 
 /// What the run may use.

@@ -171,6 +171,8 @@ impl Framework for Native {
             loss: or(cx, "training.loss", Loss::Full),
             keep_logits: or(cx, "training.keep_logits", false),
             expandable_segments: or(cx, "training.expandable_segments", false),
+            head_in_chunks: or(cx, "training.head_in_chunks", false),
+            fused_norms: or(cx, "training.fused_norms", false),
             wide_embedding_states: Setting::default_of(false, BY),
             dropout: cx.or_default("training.dropout", nullable, None, BY),
             reference_model: or(cx, "training.reference_model", ReferenceModel::None),
@@ -301,6 +303,7 @@ fn parallelism(cx: &Lowering<'_>) -> Parallelism {
         offload_optimizer: or(cx, &key("offload.optimizer"), Offload::None),
         offload_parameters: or(cx, &key("offload.parameters"), Offload::None),
         zero: zero.then(|| zero_buffers(cx, data_parallel.value)),
+        ends_apart: or(cx, &key("fsdp.ends_apart"), false),
         fsdp: fsdp.then(|| FsdpOptions {
             version: or(cx, &key("fsdp.version"), 2),
             reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),

@@ -285,6 +285,7 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>) {
         let chunks = cx.root.path("loss.num_output_chunks").and_then(count).unwrap_or(8) as u32;
         if name.contains("Chunked") || name == "LinearCrossEntropyLoss" {
             run.loss = Setting::written(Loss::Chunked { chunked: chunks }, at);
+            run.head_in_chunks = Setting::written(name == "LinearCrossEntropyLoss", at);
         } else if name == "CrossEntropyLoss" {
             run.loss = Setting::written(Loss::Full, at);
         }

@@ -6,12 +6,13 @@ use std::sync::OnceLock;
 
 use super::expression::Sum;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     include_str!("full.txt"),
     include_str!("liger.txt"),
     include_str!("lora.txt"),
     include_str!("litgpt.txt"),
     include_str!("encoder-decoder.txt"),
+    include_str!("torch.txt"),
 ];
 
 /// The tables of one way to run one family: named sums, parsed when asked for.
