@@ -20,13 +20,16 @@ fn difference(row: &native::Row) -> Option<f64> {
     let cell = |name: &str| row.get(name).expect("a full row");
     let folder = tempfile::tempdir().expect("a folder");
     let config = cell("config");
-    let model = config.lines().find_map(|line| line.trim().split_once(": models/")).expect("a local model").1;
-    let model = folder.path().join("models").join(model.trim());
-    std::fs::create_dir_all(&model).expect("a model's folder");
+    // Frameworks with models of their own name one; the others take a folder's config.json.
+    if let Some((_, model)) = config.lines().find_map(|line| line.trim().split_once(": models/")) {
+        let model = folder.path().join("models").join(model.trim());
+        std::fs::create_dir_all(&model).expect("a model's folder");
+        std::fs::write(model.join("config.json"), cell("model")).expect("config.json");
+    }
     std::fs::create_dir(folder.path().join(".git")).expect("a repository's root");
-    std::fs::write(model.join("config.json"), cell("model")).expect("config.json");
-    std::fs::write(folder.path().join("run.yaml"), config).expect("the file");
-    let ran = common::llmlint(folder.path(), &["explain", "--format", "json", "run.yaml"]);
+    let file = if cell("framework") == "torchtitan" { "run.toml" } else { "run.yaml" };
+    std::fs::write(folder.path().join(file), config).expect("the file");
+    let ran = common::llmlint(folder.path(), &["explain", "--format", "json", file]);
     let answer: serde_json::Value = serde_json::from_str(&ran.stdout).ok()?;
     let estimate = answer.pointer("/files/0/estimate/allocated_bytes")?.as_f64()?;
     let measured: f64 = cell("allocated_bytes").parse().expect("bytes");
