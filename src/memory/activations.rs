@@ -9,7 +9,7 @@ use super::expression::{Sum, Symbol, Symbols};
 use super::own_layers;
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
 use crate::catalog::Family;
-use crate::run::{Checkpointing, Dtype, Kernels, Loss, Quantization, TrainingRun};
+use crate::run::{Checkpointing, Dtype, Kernels, Loss, ModelCode, Quantization, TrainingRun};
 
 /// Activations of a run, in bytes as sums of the tables' symbols.
 #[derive(Clone, Debug)]
