@@ -196,17 +196,41 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
     let gathered_part = layer_bytes(plan, compute) / compute;
     let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;
     let layer = layer * gathered_part;
-    let gathered = if reshard { root + layer } else { all };
-    let name = if reshard {
-        "gathered weights: root group and one layer"
+    if reshard {
+        // FSDP2 gives the last layer back before the head runs.
+        let flat = run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1);
+        let (name, formula, gathered) = if flat {
+            ("gathered weights: root group and one layer", "P_r + P_l", root + layer)
+        } else {
+            ("gathered weights: root group", "P_r", root)
+        };
+        let head = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward];
+        lines.product(
+            line(Component::Communication, name, head, SHARDED, FSDP),
+            &[("bytes", compute), (formula, gathered)],
+        );
+        lines.product(
+            line(
+                Component::Communication,
+                "gathered weights: root group and the last layer",
+                &[Phase::BackwardTop],
+                SHARDED,
+                FSDP,
+            ),
+            &[("bytes", compute), ("P_r + P_l", root + layer)],
+        );
     } else {
-        "gathered weights, kept until backward"
-    };
-    let formula = if reshard { "P_r + P_l" } else { "P" };
-    lines.product(
-        line(Component::Communication, name, BEFORE_LAYERS, SHARDED, FSDP),
-        &[("bytes", compute), (formula, gathered)],
-    );
+        lines.product(
+            line(
+                Component::Communication,
+                "gathered weights, kept until backward",
+                BEFORE_LAYERS,
+                SHARDED,
+                FSDP,
+            ),
+            &[("bytes", compute), ("P", all)],
+        );
+    }
     let drivers = &[Driver::DataParallel, Driver::Model];
     lines.product(
         line(
