@@ -197,12 +197,11 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
     let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;
     let layer = layer * gathered_part;
     if reshard {
-        // FSDP2 gives the last layer back before the head runs.
-        let flat = run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1);
-        let (name, formula, gathered) = if flat {
-            ("gathered weights: root group and one layer", "P_r + P_l", root + layer)
-        } else {
+        // torchtune's last layer has been given back when the head runs.
+        let (name, formula, gathered) = if run.model_code.value == ModelCode::Torchtune {
             ("gathered weights: root group", "P_r", root)
+        } else {
+            ("gathered weights: root group and one layer", "P_r + P_l", root + layer)
         };
         let head = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward];
         lines.product(
