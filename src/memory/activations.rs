@@ -288,7 +288,9 @@ pub(crate) fn adapted(
     adapters: &Adapters,
 ) -> Result<Activations, String> {
     let label = label(run, adapters);
-    let name = format!("lora {} {label}", shape.family);
+    // Mistral 4's frozen layers are DeepSeek-V3's but for the router's few numbers a token.
+    let family = if shape.family == "mistral4" { "deepseek_v3" } else { shape.family };
+    let name = format!("lora {family} {label}");
     let with_attention = Table::find(&format!("{name} {}", attention_key(run)));
     let table = with_attention.or_else(|| Table::find(&name)).ok_or_else(|| {
         format!("what a frozen {} layer keeps under adapters ({label}) is not traced yet", shape.family)

@@ -18,6 +18,10 @@ enum Input {
     Mlp,
     /// The MLP's product.
     Down,
+    /// Latent attention: the norm's output after the queries' compression.
+    LatentQuery,
+    /// The same of keys and values.
+    LatentKeyValue,
 }
 
 fn input_of(module: &str) -> Input {
@@ -26,7 +30,11 @@ fn input_of(module: &str) -> Input {
         ["mlp", "ffn", "feed_forward", "experts", "intermediate"].iter().any(|part| module.contains(part));
     match name {
         "down_proj" | "fc2" | "dense_4h_to_h" | "fc_out" | "lin2" | "wo" => Input::Down,
+        "w2" | "output_linear" => Input::Down,
         "c_proj" if in_mlp => Input::Down,
+        "w1" | "w3" | "input_linear" => Input::Mlp,
+        "q_b_proj" => Input::LatentQuery,
+        "kv_b_proj" => Input::LatentKeyValue,
         "gate_proj" | "up_proj" | "gate_up_proj" | "fc1" | "dense_h_to_4h" | "c_fc" | "fc_in" | "lin1" => {
             Input::Mlp
         }
