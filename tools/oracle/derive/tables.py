@@ -273,6 +273,7 @@ MOE = {
     "qwen3_5_moe": dict(attn(L()), q_proj=("d", "2q", "x")),
     "qwen3_next": dict(attn(L()), q_proj=("d", "2q", "x")),
     "gemma4-moe": attn(L()),
+    "gemma4-ple": attn(L()),
     "minimax_m2": attn(L()),
     "afmoe": attn(L()),
     "phimoe": attn(L()),
@@ -354,6 +355,13 @@ def lora(files):
         if linear and base.get("N*r", 0) < 0:
             x = base.pop("N*r")
             base["N*kd"] = base.get("N*kd", 0) + x / 2
+            base = {m: y for m, y in base.items() if abs(y) > 1e-09}
+        if fam == "gemma4-ple":  # hp = r at the traced dimensions
+            for a in ("N", "d"):
+                x = base.get(a + "*r", 0)
+                if x < 0:
+                    base.pop(a + "*r")
+                    base[a + "*hp"] = base.get(a + "*hp", 0) + x
             base = {m: y for m, y in base.items() if abs(y) > 1e-09}
         neg = {m: x for m, x in base.items() if x < -1e-09 and m != "1"}
         if neg:
