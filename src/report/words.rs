@@ -42,8 +42,13 @@ pub fn short_model(run: &TrainingRun) -> String {
 /// `QLoRA r16`, `full`, with how states are spread: `full, zero3`.
 pub fn method(run: &TrainingRun) -> String {
     let rank = run.lora.as_ref().map(|lora| format!(" r{}", lora.rank.value)).unwrap_or_default();
+    let orthogonal = run.beside.orthogonal_block.as_ref();
     let method = match run.method.value {
+        Method::Full if run.beside.trained_patterns.is_some() => "named parameters".to_owned(),
         Method::Full => "full".to_owned(),
+        Method::Lora | Method::Qlora if orthogonal.is_some() => {
+            format!("OFT b{}", orthogonal.map_or(0, |block| block.value))
+        }
         Method::Lora => format!("LoRA{rank}"),
         Method::Qlora if run.quantization.value == Quantization::Int8 => format!("LoRA{rank}, 8-bit"),
         Method::Qlora => format!("QLoRA{rank}"),

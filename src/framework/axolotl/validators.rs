@@ -250,7 +250,10 @@ fn sharding(checks: &mut Checks<'_>, version: Option<&str>) {
             "use another optimizer",
         );
     }
-    if let (Some(fsdp), Some(model)) = (fsdp, checks.on("base_model"))
+    // Until 0.19 only the `fsdp` list counted.
+    let newest = version.is_none_or(|version| at_least(version, "0.20"));
+    let asked = if newest { fsdp } else { checks.on("fsdp") };
+    if let (Some(fsdp), Some(model)) = (asked, checks.on("base_model"))
         && model.as_str().is_some_and(|name| name.to_ascii_lowercase().contains("falcon"))
     {
         checks.refuse(fsdp, &[Some(model)], "Axolotl does not run Falcon under FSDP", "use DeepSpeed");
