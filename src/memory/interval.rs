@@ -69,8 +69,8 @@ fn around(figure: Bytes, causes: &[Cause]) -> Interval {
     Interval { low: low.max(Bytes::ZERO), high: figure + Bytes::from_f64(square(|c| c.above)) }
 }
 
-/// Workspaces and temporaries that differ between releases and cards: on ten runs published twice, and
-/// on runs repeated on another card, figures differ by up to 2 %.
+/// Workspaces and temporaries that differ between releases and cards: prime-rl's runs on four kinds of
+/// card agree within 2 %, runs repeated elsewhere within 0.6 %.
 fn kernels(f: &Figures<'_>, push: Push<'_>) {
     let share = 0.02 * f.allocated.0 as f64;
     push("kernels and libraries of another release or card", share, share);
