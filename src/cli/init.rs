@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::OK;
 use super::common::{self, BudgetOptions, Failure, Prepared};
+use crate::catalog::gpus;
 use crate::check::check_files;
 use crate::settings::FILE_NAME;
 
@@ -34,6 +35,7 @@ pub(crate) fn run(args: &InitArgs) -> Result<u8, Failure> {
         BudgetOptions { gpu: args.gpu.clone(), gpus: args.gpus, isolated: true, ..BudgetOptions::default() };
     let Prepared { files, context } = common::prepare(&[".".into()], &budget, None)?;
     let report = check_files(&files, &context).unwrap_or_default();
+    let here = if args.gpu.is_none() { gpus_here() } else { None };
     let mut by_framework: BTreeMap<&str, usize> = BTreeMap::new();
     for file in &report.files {
         *by_framework.entry(file.framework.unwrap_or("unreadable")).or_default() += 1;
@@ -45,13 +47,16 @@ pub(crate) fn run(args: &InitArgs) -> Result<u8, Failure> {
     text.push_str(
         "\n# What the runs may use. A name from `llmlint gpus`, or `memory = \"79GiB\"`.\n[budget]\n",
     );
-    match &args.gpu {
+    if let Some((gpu, count)) = here {
+        let _ = writeln!(text, "# this machine's: {count} × {gpu}");
+    }
+    match args.gpu.as_deref().or(here.map(|(gpu, _)| gpu)) {
         Some(gpu) => {
-            let _ = writeln!(text, "gpu = {}", toml::Value::from(gpu.as_str()));
+            let _ = writeln!(text, "gpu = {}", toml::Value::from(gpu));
         }
         None => text.push_str("# gpu = \"H100-80GB\"\n"),
     }
-    match args.gpus {
+    match args.gpus.or(here.map(|(_, count)| count)) {
         Some(gpus) => {
             let _ = writeln!(text, "gpus = {gpus}");
         }
@@ -68,7 +73,10 @@ pub(crate) fn run(args: &InitArgs) -> Result<u8, Failure> {
     text.push_str(
         "\n# Models the catalogue does not know: dimensions as in a config.json, or its path.\n\
          # [models.\"our/model\"]\n# config = \"models/ours/config.json\"\n\
-         \n# Levels by rule: off, note, warning, error.\n[rules]\n# unknown-key = \"error\"\n",
+         \n# Levels by rule (`llmlint rules`): off, note, warning, error.\n[rules]\n\
+         # unknown-key = \"error\"\n\
+         \n# Other levels for some paths.\n# [[overrides]]\n# paths = [\"configs/old/**\"]\n\
+         # rules = { deprecated-key = \"off\" }\n",
     );
     if args.stdout {
         std::io::stdout().lock().write_all(text.as_bytes())?;
@@ -81,6 +89,23 @@ pub(crate) fn run(args: &InitArgs) -> Result<u8, Failure> {
             let _ = writeln!(anstream::stderr(), "wrote {FILE_NAME}");
             Ok(OK)
         }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::Message(format!(
+            "{FILE_NAME} is there already and was left as it is; `llmlint init --stdout` prints a new one"
+        ))),
         Err(error) => Err(Failure::Message(format!("cannot write {FILE_NAME}: {error}"))),
+    }
+}
+
+/// The GPUs of this machine, where its driver names them and all are the same known kind.
+fn gpus_here() -> Option<(&'static str, u64)> {
+    let asked = ["--query-gpu=name", "--format=csv,noheader"];
+    let output = std::process::Command::new("nvidia-smi").args(asked).output().ok()?;
+    let names = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+    let mut names: Vec<&str> = names.lines().map(str::trim).filter(|name| !name.is_empty()).collect();
+    let count = names.len() as u64;
+    names.dedup();
+    match names.as_slice() {
+        [name] => Some((gpus::find(name).ok()?.name, count)),
+        _ => None,
     }
 }

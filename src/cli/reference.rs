@@ -44,7 +44,16 @@ pub(crate) struct CompletionsArgs {
 /// There is no such framework.
 pub(crate) fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
     let mut out = io::stdout().lock();
-    let named: Vec<&str> = framework::ALL.iter().filter(|f| f.supported()).map(|f| f.name()).collect();
+    let schema_of = |f: &dyn framework::Framework| {
+        [Kind::Run, Kind::Fragment, Kind::Other].into_iter().find_map(|kind| f.schema(kind))
+    };
+    let mut named: Vec<&str> = framework::ALL
+        .iter()
+        .filter(|f| f.name() == "llmlint" || schema_of(**f).is_some())
+        .map(|f| f.name())
+        .collect();
+    // TRL's command and scripts over its trainers are told apart, under one name.
+    named.dedup();
     let Some(name) = &args.framework else {
         for name in named.iter().chain(&["llmlint.toml"]) {
             writeln!(out, "{name}")?;
@@ -61,9 +70,7 @@ pub(crate) fn schema(args: &SchemaArgs) -> Result<u8, Failure> {
         writeln!(out, "{}", serde_json::to_string_pretty(&schema).map_err(io::Error::from)?)?;
         return Ok(OK);
     }
-    let schema = framework::by_name(name)
-        .and_then(|f| [Kind::Run, Kind::Fragment, Kind::Other].into_iter().find_map(|kind| f.schema(kind)));
-    match schema {
+    match framework::by_name(name).and_then(schema_of) {
         Some(text) => {
             out.write_all(text.as_bytes())?;
             Ok(OK)
