@@ -312,9 +312,7 @@ pub(crate) fn adapted(
     if run.reentrant_checkpointing.value && run.quantization.value == Quantization::Int8 {
         // LLM.int8 keeps its inputs where saved-tensor hooks do not see them, so that they outlive
         // the first forward, unless that one runs without gradients.
-        let input = Sum::term(shape.precision.residual(), &[Symbol::Tokens, Symbol::Hidden]);
-        transient = transient.plus(&checkpoint.clone().plus(&input.clone().times(-1.0)));
-        checkpoint = input;
+        checkpoint = Sum::term(shape.precision.residual(), &[Symbol::Tokens, Symbol::Hidden]);
     }
     let mut activations = Activations {
         table,
@@ -324,7 +322,8 @@ pub(crate) fn adapted(
         transient,
         encoder: None,
         source: "traced frozen block of transformers; adapters' inputs in closed form",
-        doubt: doubt(run, shape),
+        doubt: doubt(run, shape)
+            .or(adapters.decomposed().then_some((0.25, "DoRA's temporaries are not traced"))),
     };
     stacked_experts(run, shape, adapters, &mut activations, checkpointed);
     if with_attention.is_none() {

@@ -69,6 +69,8 @@ pub(crate) struct Adapters {
     layers: f64,
     /// Bytes of an adapter's weight.
     pub(crate) weight: f64,
+    /// Weight-decomposed.
+    dora: bool,
     /// Dropout above zero.
     pub(crate) dropout: bool,
     /// The MLP's down projection is adapted.
@@ -121,6 +123,8 @@ struct Keeps {
     own_copy: bool,
     /// The same for the output projection.
     own_projection: bool,
+    /// The layer under the adapter keeps the tensor itself: LLM.int8 does.
+    base_keeps: bool,
     /// Autocast keeps a 16-bit copy of fp32 adapter weights.
     cast_weights: bool,
 }
@@ -142,11 +146,19 @@ impl Keeps {
                 element: 4.0,
                 own_copy: !full_base,
                 own_projection: !full_base,
+                base_keeps: false,
                 cast_weights: false,
             };
         }
-        let own = wide && (!four_bit || prepared);
-        Keeps { element: 2.0, own_copy: own, own_projection: own && !four_bit, cast_weights: wide }
+        // Over a quantised base PEFT casts no input under autocast (`tuners/lora/bnb.py`).
+        let own = wide && !(four_bit || int8) || wide && prepared;
+        Keeps {
+            element: 2.0,
+            own_copy: own,
+            own_projection: own && !four_bit,
+            base_keeps: int8 && !own,
+            cast_weights: wide,
+        }
     }
 }
 
@@ -190,6 +202,7 @@ impl Adapters {
             matrices: peft.sites.iter().map(module).collect(),
             layers: inventory.layer_kinds().iter().map(|k| k.count).sum::<u64>().max(1) as f64,
             weight,
+            dora: lora.dora.value,
             dropout: lora.dropout.value > 0.0,
             down_projection: reads(Input::Down),
             output_projection: reads(Input::Projection),
@@ -209,6 +222,11 @@ impl Adapters {
     /// the upper triangle of one block for each `block` inputs: `Σ in·(block − 1)/2`.
     pub(crate) fn parameters(&self) -> f64 {
         self.parameters
+    }
+
+    /// Weight-decomposed (DoRA)?
+    pub(crate) fn decomposed(&self) -> bool {
+        self.dora
     }
 
     /// Adapter tensors: two a module.
@@ -268,9 +286,16 @@ impl Adapters {
                 inputs += share * (self.mode.element + 1.0) * module.input;
             } else if own {
                 inputs += share * self.mode.element * module.input;
+            } else if self.mode.base_keeps {
+                // Nothing of the adapter's own.
             } else if module.reads != Input::Projection && !read.contains(&module.reads) {
                 // Attention keeps its output anyway; of the others the first pays.
                 inputs += share * self.mode.element * module.input;
+            }
+            if self.dora {
+                // DoRA scales the layer's and the adapter's output: a product keeps its factors
+                // (peft `tuners/lora/dora.py`).
+                inputs += share * 2.0 * self.mode.element * module.output;
             }
             if self.mode.cast_weights {
                 weights += share * 2.0 * (module.input + module.output);

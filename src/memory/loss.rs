@@ -18,6 +18,8 @@ pub(crate) struct LossContext {
     pub(crate) logit: f64,
     /// The head's weight is stored in fp32 and cast under autocast.
     pub(crate) cast_head: bool,
+    /// PEFT trains a copy of the head in fp32 under autocast, over a 16-bit base.
+    pub(crate) saved_head: bool,
     /// The forward runs under autocast (cross entropy then casts 16-bit logits up itself).
     pub(crate) autocast: bool,
     /// The head's weight gets a gradient.
@@ -65,6 +67,7 @@ pub(crate) struct LossMemory {
 /// Works out the loss for `table`'s family.
 pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemory {
     let mut memory = match cx.loss {
+        Loss::Full if cx.saved_head => full_with_cast_head(cx, table),
         Loss::Full => full(table),
         Loss::FullShifted => shifted(cx),
         Loss::FullShiftedNoUpcast => shifted_no_upcast(cx),
@@ -118,6 +121,15 @@ fn full(table: Table) -> LossMemory {
         head_backward: None,
         source: "transformers' own loss, traced",
     }
+}
+
+/// The same over a head in `modules_to_save`: its 16-bit cast and its input stay as well.
+fn full_with_cast_head(cx: LossContext, table: Table) -> LossMemory {
+    let mut memory = full(table);
+    let kept = cast_inputs(cx);
+    memory.forward = memory.forward.plus(&kept);
+    memory.saved = memory.saved.plus(&kept);
+    memory
 }
 
 /// The head's weight in 16 bits and its input, kept by the autocast head.

@@ -346,10 +346,14 @@ fn trained(
 fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters>) -> LossContext {
     let frozen_head = adapters.is_some_and(|a| a.saved_modules == 0.0) || run.method.value == Method::Freeze;
     let prepared = run.quantised_beside_fp32();
+    let saved_head = adapters.is_some_and(|a| a.saved_modules > 0.0 && a.weight >= 4.0)
+        && run.weights.value.bytes() < 4
+        && run.autocast.value;
     LossContext {
         loss: run.loss.value,
         logit: shape.precision.logit(),
-        cast_head: shape.precision == Precision::Mixed || prepared,
+        cast_head: shape.precision == Precision::Mixed || prepared || saved_head,
+        saved_head,
         autocast: shape.precision.autocast(),
         head_trained: !frozen_head,
         capped: shape.architecture.family == Family::Gemma2,

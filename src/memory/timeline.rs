@@ -627,10 +627,17 @@ fn cast_cache(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let run = plan.run;
     // Log-probabilities are taken from what the model returned: its context has ended.
     let after = matches!(run.loss.value, Loss::LogProbabilities | Loss::ComparedLogProbabilities);
-    if matches!(run.activation_checkpointing.value, Checkpointing::None) || after {
+    let recomputes = !matches!(run.activation_checkpointing.value, Checkpointing::None);
+    // Trained layers in fp32 among 16-bit ones: no table holds their casts.
+    let upcast = run.method.value == Method::Freeze
+        && run.autocast.value
+        && plan.gradient > run.weights.value.bytes() as f64;
+    if after || !(recomputes || upcast) {
         return;
     }
+    let live: &[Phase] = if recomputes { &[Phase::ForwardEnd] } else { SAVED };
     let cast = match &plan.adapters {
+        None if upcast => plan.groups.total,
         Some(adapters)
             if run.autocast.value && run.weights.value != Dtype::Fp32 && adapters.weight >= 4.0 =>
         {
@@ -645,7 +652,7 @@ fn cast_cache(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         line(
             Component::Temporaries,
             "autocast's cache of 16-bit weights",
-            &[Phase::ForwardEnd],
+            live,
             &[Driver::Weights, Driver::Compute],
             "torch.autocast caches casts of fp32 leaves until its context ends",
         ),
@@ -704,6 +711,18 @@ fn evaluation(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     } else {
         (Component::Logits, "logits and loss of an evaluation batch", logits, loss.source)
     };
+    if plan.adapters.is_none() && plan.shape.precision == Precision::Mixed {
+        lines.product(
+            line(
+                Component::Temporaries,
+                "autocast's cache of 16-bit weights, in evaluation",
+                &[Phase::Evaluation],
+                &[Driver::Weights, Driver::Compute],
+                "torch.autocast caches casts of leaves that require gradients, without gradients too",
+            ),
+            &[("2", 2.0), ("P_linear", plan.shape.inventory.layer_linear_parameters() as f64)],
+        );
+    }
     let drivers = &[Driver::EvalBatchSize, Driver::SequenceLength, Driver::Loss];
     lines.sum(line(component, name, &[Phase::Evaluation], drivers, source), None, &sum, &symbols);
 }

@@ -38,8 +38,19 @@ const OWN: &[&str] = &[
     "completion_only_loss",
 ];
 
-/// A script's own keys, which TRL never had.
-const FOREIGN: &[&str] = &["train_mode", "train_file", "template_name", "model_max_length", "data_path"];
+/// A script's own keys, which TRL never had; among them those of transformers' `run_clm.py`.
+const FOREIGN: &[&str] = &[
+    "train_mode",
+    "train_file",
+    "template_name",
+    "model_max_length",
+    "data_path",
+    "block_size",
+    "dataset_config_name",
+    "validation_file",
+    "validation_split_percentage",
+    "overwrite_cache",
+];
 
 /// Keys that a release dropped: the last one that has them. Read from the releases themselves.
 const LAST: &[(&str, (u32, u32))] = &[

@@ -75,6 +75,81 @@ TRL_CASES = {
     "dpo-liger": (DPO, {"use_liger_kernel": True, "dtype": "bfloat16"}),
 }
 
+EVALUATES = {"eval_strategy": "steps", "eval_steps": 2, "dataset_test_split": "train"}
+KTO = dict(TRL, dataset_name="data/kto", desirable_weight=1.0, per_device_train_batch_size=2)
+# Longer rows are dropped, not cut: a prompt of 16 words and an answer of 2,048.
+REWARD = dict(TRL, dataset_name="data/dpo", center_rewards_coefficient=0.01, per_device_train_batch_size=1, max_length=2064)
+
+TRL_CASES |= {
+    "lion-8bit": (TRL, {"optim": "lion_8bit", "dtype": "bfloat16"}),
+    "lion": (TRL, {"optim": "lion_32bit"}),
+    "paged-32bit": (TRL, {"optim": "paged_adamw_32bit"}),
+    "rmsprop": (TRL, {"optim": "rmsprop"}),
+    "adagrad": (TRL, {"optim": "adagrad", "dtype": "bfloat16"}),
+    "adafactor-bf16": (TRL, {"optim": "adafactor", "dtype": "bfloat16"}),
+    "adamw-fused": (TRL, {"optim": "adamw_torch_fused", "dtype": "bfloat16"}),
+    "adamw-8bit-bf16": (TRL, {"optim": "adamw_8bit", "dtype": "bfloat16", "per_device_train_batch_size": None}),
+    "fp16-dtype-fp16": (TRL, {"fp16": True, "dtype": "float16", "gradient_checkpointing": False}),
+    "no-clipping": (TRL, {"max_grad_norm": 0.0, "dtype": "bfloat16"}),
+    "length-absent": (TRL, {"max_length": None, "dtype": "bfloat16"}),
+    "length-512-batch-16": (TRL, {"max_length": 512, "per_device_train_batch_size": 16, "dtype": "bfloat16"}),
+    "packing-wrapped": (TRL, {"packing": True, "packing_strategy": "wrapped", "dtype": "bfloat16"}),
+    "packing-no-checkpointing": (TRL, {"packing": True, "dtype": "bfloat16", "gradient_checkpointing": False}),
+    "packing-lora": (TRL, {**LORA, "packing": True, "dtype": "bfloat16"}),
+    "eval-batch-32": (TRL, {**EVALUATES, "dtype": "bfloat16", "max_length": 512, "per_device_eval_batch_size": 32, "per_device_train_batch_size": 1}),
+    "eval-absent-lora": (TRL, {**EVALUATES, **LORA, "dtype": "bfloat16", "per_device_train_batch_size": 1}),
+    "lora-dora": (TRL, {**LORA, "use_dora": True, "dtype": "bfloat16", "lora_target_modules": "all-linear"}),
+    "lora-head": (TRL, {**LORA, "lora_modules_to_save": ["lm_head"], "dtype": "bfloat16"}),
+    "lora-rslora": (TRL, {**LORA, "use_rslora": True, "dtype": "bfloat16", "per_device_train_batch_size": None}),
+    "lora-targets": (TRL, {**LORA, "lora_target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"], "dtype": "bfloat16", "gradient_checkpointing": False}),
+    "lora-no-dropout": (TRL, {**LORA, "lora_dropout": 0.0, "dtype": "bfloat16", "lora_target_modules": "all-linear"}),
+    "lora-fp32-no-checkpointing": (TRL, {**LORA, "gradient_checkpointing": False}),
+    "lora-bf16-off": (TRL, {**LORA, "bf16": False, "dtype": "bfloat16"}),
+    "lora-accumulation": (TRL, {**LORA, "gradient_accumulation_steps": 8, "dtype": "bfloat16", "per_device_train_batch_size": 1}),
+    "qlora-no-checkpointing": (TRL, {**LORA, "load_in_4bit": True, "dtype": "bfloat16", "gradient_checkpointing": False}),
+    "qlora-paged": (TRL, {**LORA, "load_in_4bit": True, "dtype": "bfloat16", "optim": "paged_adamw_8bit", "lora_target_modules": "all-linear"}),
+    "lora-8bit-reentrant": (TRL, {**LORA, "load_in_8bit": True, "dtype": "bfloat16", "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+    "lora-8bit-dtype-absent": (TRL, {**LORA, "load_in_8bit": True}),
+    "dpo-lora-2048": (DPO, {**LORA, "dtype": "bfloat16", "max_length": 2048}),
+    "dpo-lora-no-checkpointing": (DPO, {**LORA, "dtype": "bfloat16", "gradient_checkpointing": False}),
+    "dpo-lora-dtype-absent": (DPO, {**LORA}),
+    "dpo-precompute-lora": (DPO, {**LORA, "precompute_ref_log_probs": True, "dtype": "bfloat16"}),
+    "dpo-dropout": (DPO, {**LORA, "disable_dropout": False, "dtype": "bfloat16"}),
+    "dpo-sync": (DPO, {"sync_ref_model": True, "dtype": "bfloat16"}),
+    "dpo-batch-absent": (DPO, {"per_device_train_batch_size": None, "dtype": "bfloat16", "max_length": 512}),
+    "dpo-eval": (DPO, {**EVALUATES, "dtype": "bfloat16", "per_device_train_batch_size": 1}),
+    "kto": (KTO, {}),
+    "kto-bf16": (KTO, {"dtype": "bfloat16"}),
+    "kto-lora": (KTO, {**LORA, "dtype": "bfloat16"}),
+    "reward": (REWARD, {"dtype": "bfloat16"}),
+    "reward-dtype-absent": (REWARD, {}),
+}
+
+SCRIPT = {key: value for key, value in TRL.items() if key not in ("max_length", "dataset_name")}
+SCRIPT |= {"dataset_name": "data/sft", "block_size": 1024, "per_device_train_batch_size": 2}
+
+HF_TRAINER_CASES = {
+    "plain": (SCRIPT, {}),
+    "batch-absent": (SCRIPT, {"per_device_train_batch_size": None}),
+    "bf16": (SCRIPT, {"bf16": True}),
+    "fp16": (SCRIPT, {"fp16": True}),
+    "dtype-bf16": (SCRIPT, {"torch_dtype": "bfloat16"}),
+    "dtype-bf16-autocast": (SCRIPT, {"torch_dtype": "bfloat16", "bf16": True}),
+    "checkpointing": (SCRIPT, {"gradient_checkpointing": True, "bf16": True}),
+    "checkpointing-bf16": (SCRIPT, {"gradient_checkpointing": True, "torch_dtype": "bfloat16", "per_device_train_batch_size": 4}),
+    "reentrant": (SCRIPT, {"gradient_checkpointing": True, "bf16": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+    "accumulation": (SCRIPT, {"gradient_accumulation_steps": 4, "bf16": True}),
+    "adafactor": (SCRIPT, {"optim": "adafactor", "bf16": True}),
+    "adamw-8bit": (SCRIPT, {"optim": "adamw_bnb_8bit", "torch_dtype": "bfloat16"}),
+    "paged-8bit": (SCRIPT, {"optim": "paged_adamw_8bit", "bf16": True}),
+    "adamw-torch": (SCRIPT, {"optim": "adamw_torch", "torch_dtype": "bfloat16"}),
+    "sgd": (SCRIPT, {"optim": "sgd", "bf16": True}),
+    "eval": (SCRIPT, {"eval_strategy": "steps", "eval_steps": 2, "bf16": True, "prediction_loss_only": True}),
+    "eval-batch-16": (SCRIPT, {"eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 16, "torch_dtype": "bfloat16", "gradient_checkpointing": True, "prediction_loss_only": True}),
+    "tied": (SCRIPT, {"model_name_or_path": "models/tied", "bf16": True}),
+    "tied-checkpointing": (SCRIPT, {"model_name_or_path": "models/tied", "torch_dtype": "bfloat16", "gradient_checkpointing": True}),
+}
+
 FACTORY = {
     "model_name_or_path": "models/llama",
     "stage": "sft",
@@ -124,4 +199,49 @@ FACTORY_CASES = {
     "dpo-qlora": (FACTORY_DPO, {"quantization_bit": 4}),
 }
 
-CASES = {"trl": TRL_CASES, "llama_factory": FACTORY_CASES}
+FACTORY_KTO = dict(FACTORY_LORA, stage="kto", dataset="kto")
+FACTORY_RM = dict(FACTORY_LORA, stage="rm", dataset="pairs")
+NO_CHECKPOINTING = {"disable_gradient_checkpointing": True}
+FACTORY_CASES |= {
+    "batch-4-no-checkpointing-pure": (FACTORY, {"pure_bf16": True, "bf16": None, "per_device_train_batch_size": 4, **NO_CHECKPOINTING}),
+    "accumulation": (FACTORY, {"gradient_accumulation_steps": 4}),
+    "accumulation-pure": (FACTORY, {"gradient_accumulation_steps": 8, "pure_bf16": True, "bf16": None, "per_device_train_batch_size": None}),
+    "adafactor": (FACTORY, {"optim": "adafactor"}),
+    "paged-8bit": (FACTORY, {"optim": "paged_adamw_8bit"}),
+    "fp16": (FACTORY, {"fp16": True, "bf16": None}),
+    "pretrain": (FACTORY, {"stage": "pt", "dataset": "plain", "template": None}),
+    "packing-full": (FACTORY, {"packing": True, "pure_bf16": True, "bf16": None}),
+    "eager": (FACTORY_LORA, {"flash_attn": "disabled"}),
+    "train-on-prompt": (FACTORY, {"train_on_prompt": True}),
+    "freeze-4": (FACTORY, {"finetuning_type": "freeze", "freeze_trainable_layers": 4}),
+    "freeze-pure": (FACTORY, {"finetuning_type": "freeze", "pure_bf16": True, "bf16": None}),
+    "freeze-no-checkpointing": (FACTORY, {"finetuning_type": "freeze", **NO_CHECKPOINTING}),
+    "lora-rslora": (FACTORY_LORA, {"use_rslora": True, "lora_rank": None}),
+    "lora-plus": (FACTORY_LORA, {"loraplus_lr_ratio": 16.0}),
+    "lora-dora": (FACTORY_LORA, {"use_dora": True}),
+    "lora-dropout": (FACTORY_LORA, {"lora_dropout": 0.1, **NO_CHECKPOINTING}),
+    "lora-targets": (FACTORY_LORA, {"lora_target": "q_proj,v_proj"}),
+    "lora-head": (FACTORY_LORA, {"additional_target": "lm_head"}),
+    "lora-pure": (FACTORY_LORA, {"pure_bf16": True, "bf16": None}),
+    "lora-upcast-layernorm": (FACTORY_LORA, {"upcast_layernorm": True}),
+    "lora-upcast-head": (FACTORY_LORA, {"upcast_lmhead_output": True}),
+    "lora-neat-packing": (FACTORY_LORA, {"neat_packing": True}),
+    "lora-length-absent": (FACTORY_LORA, {"cutoff_len": None}),
+    "lora-length-512-batch-absent": (FACTORY_LORA, {"cutoff_len": 512, "per_device_train_batch_size": None}),
+    "lora-accumulation": (FACTORY_LORA, {"gradient_accumulation_steps": 8}),
+    "qlora-no-checkpointing": (FACTORY_LORA, {"quantization_bit": 4, **NO_CHECKPOINTING}),
+    "qlora-8bit-no-reentrant": (FACTORY_LORA, {"quantization_bit": 8, "use_reentrant_gc": False}),
+    "qlora-8bit-no-checkpointing": (FACTORY_LORA, {"quantization_bit": 8, **NO_CHECKPOINTING}),
+    "eval-batch": (FACTORY_LORA, {"val_size": 0.25, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 4, "per_device_train_batch_size": 1}),
+    "dpo-simpo": (FACTORY_DPO, {"pref_loss": "simpo"}),
+    "dpo-ipo": (FACTORY_DPO, {"pref_loss": "ipo", "per_device_train_batch_size": 1}),
+    "dpo-no-checkpointing": (FACTORY_DPO, {**NO_CHECKPOINTING}),
+    "dpo-freeze": (FACTORY_DPO, {"finetuning_type": "freeze", "lora_target": None}),
+    "dpo-pure": (FACTORY_DPO, {"finetuning_type": "full", "lora_target": None, "pure_bf16": True, "bf16": None}),
+    "kto": (FACTORY_KTO, {}),
+    "kto-full": (FACTORY_KTO, {"finetuning_type": "full", "lora_target": None}),
+    "rm": (FACTORY_RM, {}),
+    "rm-full": (FACTORY_RM, {"finetuning_type": "full", "lora_target": None}),
+}
+
+CASES = {"trl": TRL_CASES, "hf_trainer": HF_TRAINER_CASES, "llama_factory": FACTORY_CASES}

@@ -39,9 +39,14 @@ def data(folder, length):
     dataset(folder, "lf", rows)
     pairs = [{"instruction": words(16, n), "input": "", "chosen": words(length, n), "rejected": words(length, n + 7)} for n in range(32)]
     dataset(folder, "lf_dpo", pairs)
+    kto = [dict(row, tag=n % 2 == 0) for n, row in enumerate(rows)]
+    dataset(folder, "lf_kto", kto)
+    dataset(folder, "lf_plain", [{"text": words(length, n)} for n in range(64)])
     with open(f"{folder}/dataset_info.json", "w") as file:
         json.dump({
             "full": {"file_name": "lf/train.jsonl"},
+            "plain": {"file_name": "lf_plain/train.jsonl", "columns": {"prompt": "text"}},
+            "kto": {"file_name": "lf_kto/train.jsonl", "columns": {"prompt": "instruction", "response": "output", "kto_tag": "tag"}},
             "pairs": {"file_name": "lf_dpo/train.jsonl", "ranking": True,
                       "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}},
         }, file)

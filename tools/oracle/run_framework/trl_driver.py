@@ -1,11 +1,13 @@
 """TRL: `trl sft --config FILE` and `trl dpo --config FILE`, by the keys in the file."""
 
+import importlib
 import sys
 from pathlib import Path
 
 from common import dataset, words
 
 PACKAGES = ["trl", "datasets"]
+MARKS = {"reward": "center_rewards_coefficient:", "kto": "desirable_weight:", "dpo": "dataset_name: data/dpo"}
 
 
 def load():
@@ -45,12 +47,16 @@ def data(folder, length):
     dataset(folder, "dpo", [{"prompt": words(16, n), "chosen": " " + words(length, n), "rejected": " " + words(length, n + 7)} for n in range(32)])
 
 
-def run(config):
-    name = "dpo" if "dataset_name: data/dpo" in Path(config).read_text() else "sft"
-    import trl.scripts.dpo
-    import trl.scripts.sft
+    sides = [("chosen", True, 0), ("rejected", False, 7)]
+    rows = [{"prompt": words(16, n), "completion": " " + words(length, n + more), "label": label}
+            for n in range(16) for _, label, more in sides]
+    dataset(folder, "kto", rows)
 
-    script = getattr(trl.scripts, name)
+
+def run(config):
+    text = Path(config).read_text()
+    name = next((name for name, mark in MARKS.items() if mark in text), "sft")
+    script = importlib.import_module(f"trl.scripts.{name}")
     sys.argv = [name, "--config", str(config)]
     parser = script.make_parser()
     parsed = parser.parse_args_and_config(return_remaining_strings=False)
