@@ -215,6 +215,7 @@ impl Change {
                         version: Setting::assumed(2, "suggested"),
                         reshard_after_forward: Setting::assumed(true, "suggested"),
                         reduce,
+                        deferred_reduction: Setting::assumed(false, "suggested"),
                     });
                 } else {
                     run.parallelism.zero.get_or_insert_with(stock_buffers);

@@ -578,6 +578,9 @@ pub struct FsdpOptions {
     pub reshard_after_forward: Setting<bool>,
     /// What gradients are reduced in.
     pub reduce: Setting<Dtype>,
+    /// Only the last micro-batch's backward reduces (`no_sync`): until then each rank has whole
+    /// gradients.
+    pub deferred_reduction: Setting<bool>,
 }
 
 /// How the run is spread over GPUs.

@@ -159,7 +159,9 @@ pub fn apply(
     let mixed = run.autocast.value;
     // Accelerate's policy reduces gradients in the mixed-precision dtype (`set_mixed_precision`).
     let reduce = if mixed { run.compute.clone() } else { run.weights.clone() };
-    parallel.fsdp = Some(FsdpOptions { version, reshard_after_forward: reshard, reduce });
+    // Trainer accumulates under Accelerate's `no_sync`, which holds for FSDP too.
+    let deferred_reduction = Setting::default_of(true, by);
+    parallel.fsdp = Some(FsdpOptions { version, reshard_after_forward: reshard, reduce, deferred_reduction });
     if mixed {
         upcast(run);
     }

@@ -419,6 +419,8 @@ fn sharding(cx: &Lowering<'_>, run: &mut TrainingRun, command: Command, ranks: O
         version: Setting::default_of(if command == Command::Lora { 2 } else { 1 }, RELEASE),
         reshard_after_forward: Setting::default_of(true, RELEASE),
         reduce: run.compute.clone(),
+        // Fabric's no_backward_sync is the module's no_sync.
+        deferred_reduction: Setting::default_of(true, RELEASE),
     });
 }
 

@@ -273,6 +273,8 @@ fn sharding(file: File<'_>, run: &mut TrainingRun) {
         version: default(1),
         reshard_after_forward: Setting { value: reshard, origin },
         reduce: if low { reduced } else { default(Dtype::Fp32) },
+        // Composer suppresses the exchange of earlier micro-batches under DDP only.
+        deferred_reduction: default(false),
     });
     if let Some(offload) =
         file.written("fsdp_config.cpu_offload", |v| v.as_bool().filter(|on| *on).map(|_| Offload::Cpu))

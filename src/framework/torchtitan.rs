@@ -408,6 +408,7 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
             version: Setting::default_of(2, by),
             reshard_after_forward: reshard,
             reduce: cx.or_default("training.mixed_precision_reduce", dtype, Dtype::Fp32, by),
+            deferred_reduction: Setting::default_of(false, by),
         });
     }
     parallel.tensor = degrees.tensor.clone();

@@ -285,8 +285,12 @@ fn root_reduction(plan: &Plan<'_>, compute: f64, reduce: f64, shards: f64) -> (&
     let cast = if reduce == compute { 0.0 } else { reduce };
     if flat {
         let together = 3.0 * compute;
-        let reduced = compute + cast + reduce / shards;
+        let waits = deferred(plan).is_some();
+        let reduced = if waits { 0.0 } else { compute + cast + reduce / shards };
         return ("bytes of weight, gradients, flat gradient", together.max(reduced));
+    }
+    if deferred(plan).is_some() {
+        return ("bytes of its new gradient", compute);
     }
     ("(compute + reduce bytes)", compute + reduce)
 }
@@ -350,10 +354,33 @@ fn adapters(plan: &Plan<'_>, shards: f64, lines: &mut Lines) {
     }
 }
 
+/// Bytes of a whole gradient that waits for the last micro-batch; `None`: each is reduced at once.
+pub(crate) fn deferred(plan: &Plan<'_>) -> Option<f64> {
+    let run = plan.run;
+    let fsdp = run.parallelism.fsdp.as_ref().filter(|fsdp| fsdp.deferred_reduction.value)?;
+    let stored = if plan.adapters.is_some() { plan.weight } else { run.weights.value.bytes() as f64 };
+    let compute = stored.min(run.compute.value.bytes() as f64);
+    let wide =
+        if compute < stored && fsdp.version.value > 1 { fsdp.reduce.value.bytes() as f64 } else { compute };
+    (run.gradient_accumulation_steps.value > 1).then_some(wide)
+}
+
 fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines) {
     let g = plan.gradient;
     let total = plan.groups.total + plan.spread_experts;
-    if plan.run.gradient_accumulation_steps.value > 1 {
+    if let Some(each) = deferred(plan) {
+        let live = [BEFORE_LAYERS, &[Phase::BackwardBottom, Phase::BackwardEnd]].concat();
+        lines.product(
+            line(
+                Component::Gradients,
+                "whole gradients of earlier micro-batches, reduced with the last",
+                &live,
+                &[Driver::GradientAccumulation, Driver::DataParallel, Driver::Model],
+                "no_sync: the unsharded gradient stays, in the compute dtype (FSDP1) or the reduction's (FSDP2); traced",
+            ),
+            &[("bytes", each), ("P_trained", total)],
+        );
+    } else if plan.run.gradient_accumulation_steps.value > 1 {
         lines.product(
             line(
                 Component::Gradients,
@@ -366,17 +393,19 @@ fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines)
         );
         return;
     }
-    let layers = if plan.adapters.is_some() { total } else { total - root };
-    lines.product(
-        line(
-            Component::Gradients,
-            "shard of the layers' gradients",
-            &[Phase::BackwardBottom, Phase::BackwardEnd],
-            SHARDED,
-            FSDP,
-        ),
-        &[("bytes", g), ("(P − P_r)/W", layers.max(0.0) / shards)],
-    );
+    if deferred(plan).is_none() {
+        let layers = if plan.adapters.is_some() { total } else { total - root };
+        lines.product(
+            line(
+                Component::Gradients,
+                "shard of the layers' gradients",
+                &[Phase::BackwardBottom, Phase::BackwardEnd],
+                SHARDED,
+                FSDP,
+            ),
+            &[("bytes", g), ("(P − P_r)/W", layers.max(0.0) / shards)],
+        );
+    }
     lines.product(
         line(Component::Gradients, "shard of the gradients", &[Phase::OptimizerStep], SHARDED, FSDP),
         &[("bytes", g), ("P_trained/W", total / shards)],

@@ -109,5 +109,8 @@ fn version_2(run: &mut TrainingRun, at: Value<'_>, options: Option<Options<'_>>,
         run.activation_checkpointing = on.map(|_| Checkpointing::Full);
     }
     let reduce = run.compute.clone();
-    run.parallelism.fsdp = Some(FsdpOptions { version, reshard_after_forward: reshard, reduce });
+    // Trainer accumulates under Accelerate's `no_sync`, which holds for FSDP too.
+    let deferred_reduction = Setting::default_of(true, RELEASE);
+    run.parallelism.fsdp =
+        Some(FsdpOptions { version, reshard_after_forward: reshard, reduce, deferred_reduction });
 }

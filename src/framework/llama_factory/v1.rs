@@ -224,6 +224,7 @@ fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
                 version: Setting::default_of(2, BY),
                 reshard_after_forward: cx.or_default("dist_config.reshard_after_forward", flag, true, BY),
                 reduce: Setting::default_of(Dtype::Fp32, BY),
+                deferred_reduction: Setting::default_of(false, BY),
             });
             if let Some(on) = cx.written("dist_config.offload_params", flag).filter(|on| on.value) {
                 parallel.offload_parameters = on.clone().map(|_| Offload::Cpu);

@@ -292,6 +292,8 @@ pub struct Fsdp {
     pub reduce: Option<Dtype>,
     /// Embedding, and last norm with head, are wrapped in groups of their own. Default: false.
     pub ends_apart: Option<bool>,
+    /// Only the last micro-batch's backward reduces gradients (`no_sync`). Default: false.
+    pub deferred_reduction: Option<bool>,
 }
 
 /// What the run may use.

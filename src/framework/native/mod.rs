@@ -308,6 +308,7 @@ fn parallelism(cx: &Lowering<'_>) -> Parallelism {
             version: or(cx, &key("fsdp.version"), 2),
             reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),
             reduce: or(cx, &key("fsdp.reduce"), Dtype::Fp32),
+            deferred_reduction: or(cx, &key("fsdp.deferred_reduction"), false),
         }),
         data_parallel,
     }

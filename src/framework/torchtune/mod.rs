@@ -428,6 +428,7 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>
         reshard_after_forward: cx.or_default("fsdp_reshard_after_forward", |v| v.as_bool(), true, RELEASE),
         // `fully_shard` without a policy reduces in the weights' own dtype.
         reduce,
+        deferred_reduction: Setting::default_of(false, RELEASE),
     });
     if let Some(offload) = offload {
         parallel.offload_parameters = offload.clone();

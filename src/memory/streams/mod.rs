@@ -8,7 +8,7 @@
 mod zero;
 
 use super::allocator::{Allocator, Handle};
-use super::data_parallel::Strategy;
+use super::data_parallel::{Strategy, deferred};
 use super::parameters::Place;
 use super::plan::Plan;
 use super::rank::Rank;
@@ -82,6 +82,9 @@ struct Streams<'a> {
     /// The buffers gathered last, and the gradients' shards.
     buffers: Vec<Handle>,
     gradients: Vec<Handle>,
+    /// Earlier micro-batches left gradients; `Some`: whole ones, of so many bytes each.
+    accumulating: bool,
+    deferred: Option<f64>,
 }
 
 impl<'a> Streams<'a> {
@@ -112,6 +115,8 @@ impl<'a> Streams<'a> {
             peak: 0,
             buffers: Vec::new(),
             gradients: Vec::new(),
+            accumulating: run.gradient_accumulation_steps.value > 1,
+            deferred: deferred(plan),
         }
     }
 
@@ -241,6 +246,7 @@ impl<'a> Streams<'a> {
         if let Scheme::Zero(stage) = self.scheme {
             return self.step_zero(stage, first);
         }
+        let earlier = self.earlier();
         let root = self.gather(true);
         let body = self.main.take_scaled(&self.main.body.clone());
         let mut kept = Vec::new();
@@ -254,7 +260,46 @@ impl<'a> Streams<'a> {
         let gradients = self.backward(kept, head, whole);
         self.main.give_all(body);
         self.reduce_root(root, gradients);
+        for handle in earlier {
+            match self.scheme {
+                Scheme::Fsdp1 => self.give_gather(handle),
+                _ => self.main.allocator.give(handle),
+            }
+        }
         self.optimize(first);
+    }
+
+    /// What earlier micro-batches left: whole gradients, which are returned, or shards.
+    fn earlier(&mut self) -> Vec<Handle> {
+        if !self.accumulating {
+            return Vec::new();
+        }
+        let Some(each) = self.deferred else {
+            for size in self.trained_shards(self.wide) {
+                let shard = self.take_reduce(size);
+                self.gradients.push(shard);
+            }
+            return Vec::new();
+        };
+        let mut whole = Vec::new();
+        for index in 0..=self.layers {
+            let elements = if index == 0 { self.root.trained } else { self.layer.trained };
+            let size = (elements * each) as u64;
+            whole.push(match self.scheme {
+                Scheme::Fsdp1 => self.take_gather(size),
+                _ => self.main.allocator.take(size),
+            });
+        }
+        whole
+    }
+
+    /// A reduced shard: added to the one that is there, or kept.
+    fn keep(&mut self, shard: Handle) {
+        if self.accumulating && self.deferred.is_none() {
+            self.give_reduce(shard);
+        } else {
+            self.gradients.push(shard);
+        }
     }
 
     /// A layer forward: what it keeps. A checkpointed one frees a tensor when the next but some is
@@ -366,7 +411,7 @@ impl<'a> Streams<'a> {
                 let input = self.main.allocator.take(input);
                 self.main.give_all(made);
                 let shard = self.take_reduce(shard);
-                self.gradients.push(shard);
+                self.keep(shard);
                 vec![input]
             }
             Scheme::Fsdp1 => {
@@ -377,7 +422,7 @@ impl<'a> Streams<'a> {
                 self.free(unit);
                 let cast = (self.wide > self.compute).then(|| self.take_reduce(input));
                 let shard = self.take_reduce(shard);
-                self.gradients.push(shard);
+                self.keep(shard);
                 self.give_gather(flat);
                 cast.into_iter().for_each(|handle| self.give_reduce(handle));
                 Vec::new()
