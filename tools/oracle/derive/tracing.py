@@ -239,7 +239,7 @@ def syms(n, B, S):
 
 
 MONO = (
-    "N;N*d;N*f;N*fe;N*q;N*k;N*h;N*kv;N*V;N*E;N*T;N*T*d;N*T*fe;B*h*S*S;B*S*S;S*S;h*S*S;S*hd;N*hd;d*d;d*f;d*q;d*k;V*d;d;f;q;k;V;E*d*fe;E*d;E*fe;E;S*d;N*qh;N*vh;N*nv;N*nope;N*kvr;N*rope;N*kvrr;N*qr;d*qh;d*vh;d*kvrr;kvr*nv;d*qr;qr*qh;d*fe;S*rope;N*h*rope;B*h;B;S;hd".split(
+    "N;N*d;N*f;N*fe;N*q;N*k;N*h;N*kv;N*V;N*E;N*T;N*T*d;N*T*fe;B*h*S*S;B*S*S;S*S;h*S*S;S*hd;N*hd;d*d;d*f;d*q;d*k;V*d;d;f;q;k;V;E*d*fe;E*d;E*fe;E;S*d;N*qh;N*vh;N*nv;N*nope;N*kvr;N*rope;N*kvrr;N*qr;d*qh;d*vh;d*kvrr;kvr*nv;d*qr;qr*qh;d*fe;S*rope;B*h;B;S;hd".split(
         ";"
     )
     + [
