@@ -208,11 +208,13 @@ fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
         }
     };
     let mut bytes = plan.optimizer.paged;
-    if rank.optimizer_on_host {
+    // What lies on NVMe passes through the host in buffers of a set size, which are not counted.
+    let parallelism = &plan.run.parallelism;
+    if parallelism.offload_optimizer.value == Offload::Cpu {
         // fp32 masters, gradients and two moments.
         bytes += 16.0 * plan.groups.total / shards;
     }
-    if plan.run.parallelism.offload_parameters.value != Offload::None {
+    if parallelism.offload_parameters.value == Offload::Cpu {
         bytes += base_bytes(plan) / shards;
     }
     if plan.run.activation_offload.value {
