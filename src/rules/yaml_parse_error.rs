@@ -49,7 +49,9 @@ impl YamlParseError {
             Syntax::Toml => "TOML",
             Syntax::Json => "JSON",
         };
-        let pyyaml = file.root.is_some_and(|root| root.dialect().is_yaml_1_1());
+        // Of frameworks that are only recognised the loader may know more (Levanter's `!include`).
+        let supported = file.framework.is_some_and(|framework| framework.supported());
+        let pyyaml = supported && file.root.is_some_and(|root| root.dialect().is_yaml_1_1());
         // Who loads the file refuses it, although YAML's own grammar does not.
         for problem in
             file.document.problems.iter().filter(|p| pyyaml && p.kind == ProblemKind::PyYamlRefuses)
