@@ -347,11 +347,6 @@ fn triangle(input: f64, block: f64) -> f64 {
 const MERGED: f64 = 3.0;
 
 impl Adapters {
-    /// Widths of the outputs of one layer's adapted matrices, in all.
-    pub(crate) fn outputs(&self) -> f64 {
-        self.modules.iter().map(|module| module.copies / self.layers * module.output).sum()
-    }
-
     /// What the adapters of one layer keep in LitGPT: the dropped input and its mask a linear layer,
     /// the merged q, k and v counted once; where not all three are adapted, the update before it is
     /// spread over the merged output as well. `element` is bytes of an activation.

@@ -31,17 +31,6 @@ pub(crate) fn apply(
     match run.model_code.value {
         ModelCode::Torchtune if run.attention.value != Attention::Eager => {
             torchtune(activations);
-            let dora = run.lora.as_ref().is_some_and(|lora| lora.dora.value);
-            if let Some(adapters) = adapters.filter(|_| dora) {
-                // Base and adapter are scaled together, so the output of each is kept.
-                let element = if shape.precision == Precision::Full { 8.0 } else { 4.0 };
-                let outputs = adapters.outputs() / shape.get(Symbol::Hidden).max(1.0);
-                let kept = Sum::term(element * outputs, &[Symbol::Tokens, Symbol::Hidden]);
-                activations.layer = std::mem::take(&mut activations.layer).plus(&kept);
-                if checkpointed {
-                    activations.transient = std::mem::take(&mut activations.transient).plus(&kept);
-                }
-            }
         }
         ModelCode::Torchtitan if traced(run, shape) => torchtitan(activations, shape, checkpointed),
         ModelCode::Litgpt => litgpt(activations, run, shape, adapters),

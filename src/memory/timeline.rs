@@ -677,18 +677,6 @@ fn evaluation(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             &[("bytes", plan.gradient), ("P_trained/W", plan.groups.total / shards)],
         );
     }
-    if plan.shape.precision == Precision::Mixed && plan.adapters.is_none() {
-        lines.product(
-            line(
-                Component::Temporaries,
-                "autocast's cache of 16-bit weights in an evaluation",
-                &[Phase::Evaluation],
-                &[Driver::Weights, Driver::Compute],
-                "torch.autocast caches casts of fp32 leaves until its context ends",
-            ),
-            &[("2", 2.0), ("P_linear", plan.shape.inventory.layer_linear_parameters() as f64)],
-        );
-    }
     let sides = if plan.run.task.value == Task::Preference { 2 } else { 1 };
     let mut shape = plan.shape.clone();
     shape.set_sequences(plan.run, batch.value.saturating_mul(sides));
