@@ -18,8 +18,7 @@ mod verdicts;
 
 use std::path::Path;
 
-use llmlint::catalog::Architecture;
-use native::{Row, architecture, estimate_native, oracle_row, read_csv, sharded_row, shared};
+use native::{Row, architecture, estimate_native, measured_row, oracle_row, read_csv, sharded_row, shared};
 use score::{Scored, by, summarise, table};
 
 /// The figure of an estimate that a row measures.
@@ -53,16 +52,8 @@ fn measured(confidence: &str) -> Vec<Scored> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accuracy/measured.csv");
     let mut rows = Vec::new();
     for row in read_csv(&path).iter().filter(|r| r["confidence"] == confidence) {
-        let serde_json::Value::Object(config) = serde_json::from_str(&row["model"]).expect("json") else {
-            panic!("model")
-        };
-        let text = format!(
-            "{{ llmlint: 1, model: {}, training: {}, parallelism: {} }}",
-            row["model"], row["training"], row["parallelism"]
-        );
-        let architecture =
-            Architecture::from_config(&config).unwrap_or_else(|e| panic!("{}: {e}", row["id"]));
-        match estimate_native(&text, &architecture) {
+        let (text, estimated) = measured_row(row);
+        match estimated {
             Ok(estimate) => {
                 let source = row["id"].split('-').next().unwrap_or_default().to_owned();
                 let mut one = scored(row, source, stratum(&text), &row["figure"], &row["bytes"], &estimate);

@@ -123,16 +123,21 @@ fn a_name_alone_is_an_assumption() {
     {
         assert_eq!(resolve(fact).expect(fact).taken_for, None, "{fact}");
     }
+    let shown = explained("llmlint: 1\nmodel:\n  id: /data/Qwen2.5-0.5B\ntraining:\n  method: full\n");
+    assert!(shown.contains("Qwen/Qwen2.5-0.5B") && shown.contains("because of its name"), "{shown}");
+}
+
+/// What `explain` prints of a run on one card.
+fn explained(text: &str) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("run.yaml");
-    write(&file, "llmlint: 1\nmodel:\n  id: /data/Qwen2.5-0.5B\ntraining:\n  method: full\n");
+    write(&file, text);
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_llmlint"))
         .args(["explain", "--gpu", "H100-80GB", "--gpus", "1"])
         .arg(&file)
         .output()
         .expect("the binary runs");
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(shown.contains("Qwen/Qwen2.5-0.5B") && shown.contains("because of its name"), "{shown}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -262,16 +267,7 @@ fn a_stand_in_is_an_assumption() {
     assert_eq!(stand_in("baichuan-inc/Baichuan-7B"), Some("llama"));
     assert_eq!(stand_in("Qwen/Qwen-7B-Chat"), Some("qwen2"));
     assert_eq!(stand_in("meta-llama/Llama-2-7b-hf"), None);
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("run.yaml");
-    let text = "llmlint: 1\nmodel:\n  id: THUDM/chatglm3-6b\ntraining:\n  method: full\n";
-    write(&file, text);
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_llmlint"))
-        .args(["explain", "--gpu", "H100-80GB", "--gpus", "1"])
-        .arg(&file)
-        .output()
-        .expect("the binary runs");
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let shown = explained("llmlint: 1\nmodel:\n  id: THUDM/chatglm3-6b\ntraining:\n  method: full\n");
     assert!(shown.contains("model.layers") && shown.contains("glm"), "{shown}");
 }
 

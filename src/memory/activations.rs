@@ -1,7 +1,7 @@
 //! What the layers save for backward, what one layer's backward adds, and what is kept once a
 //! model: sums from the tables, put together for the run's checkpointing.
 
-use super::adapters::Adapters;
+use super::adapters::{Adapters, stack_of_experts};
 use super::beside;
 use super::blend::Blend;
 use super::coefficients::Table;
@@ -353,10 +353,8 @@ fn stacked_experts(
         kept = formed;
         backward = Some(at_experts);
     } else if run.quantized_experts.value && run.quantization.value != Quantization::None {
-        let experts = [Symbol::Experts, Symbol::Hidden, Symbol::Expert];
-        let stack = experts.iter().map(|s| shape.get(*s)).product::<f64>().max(1.0);
         let elements = shape.inventory.stacked_experts() as f64 / (shape.architecture.layers as f64).max(1.0);
-        kept = Sum::term(2.0 * elements / stack, &experts);
+        kept = stack_of_experts(2.0 * elements, &shape.symbols);
     }
     if kept.is_empty() {
         return;

@@ -310,6 +310,13 @@ impl Adapters {
     }
 }
 
+/// So many bytes of one layer's stacked experts, as a multiple of `E·d·fe`.
+pub(crate) fn stack_of_experts(bytes: f64, symbols: &Symbols) -> Sum {
+    let experts = [Symbol::Experts, Symbol::Hidden, Symbol::Expert];
+    let stack = experts.iter().map(|s| symbols.get(*s)).product::<f64>().max(1.0);
+    Sum::term(bytes / stack, &experts)
+}
+
 impl Adapters {
     /// What one layer keeps for its formed matrices, and what its backward adds at the experts'
     /// point: the gradient of the down projections' W + B·A and the experts' inner gradient. Traced
@@ -317,9 +324,7 @@ impl Adapters {
     pub(crate) fn formed(&self, symbols: &Symbols) -> Option<(Sum, Sum)> {
         let formed = self.formed.as_ref()?;
         let e = self.mode.element;
-        let experts = [Symbol::Experts, Symbol::Hidden, Symbol::Expert];
-        let stack = experts.iter().map(|s| symbols.get(*s)).product::<f64>().max(1.0);
-        let matrices = |elements: f64| Sum::term(e * elements / self.layers / stack, &experts);
+        let matrices = |elements: f64| stack_of_experts(e * elements / self.layers, symbols);
         let routed = |width| Sum::term(e, &[Symbol::Tokens, Symbol::TopK, width]);
         let mut kept = matrices(formed.elements);
         if formed.up_adapted {

@@ -113,18 +113,18 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         vec![Unknown { what: "pipeline parallel".into(), why, location }]
     })?;
     let mut ranks = Vec::new();
-    let mut worst: Option<(Plan<'_>, Rank, Bytes)> = None;
+    let mut worst: Option<(Plan<'_>, Rank, Ledger, Bytes)> = None;
     for slice in &slices {
         let plan = Plan::new(run, architecture, slice)?;
         let rank = Rank::of(&plan, strategy);
-        let (phase, allocated) = timeline::ledger(&plan, &rank).peak();
+        let ledger = timeline::ledger(&plan, &rank);
+        let (phase, allocated) = ledger.peak();
         ranks.push(RankTotal { rank: rank.name.clone(), allocated, phase });
-        if worst.as_ref().is_none_or(|w| allocated > w.2) {
-            worst = Some((plan, rank, allocated));
+        if worst.as_ref().is_none_or(|w| allocated > w.3) {
+            worst = Some((plan, rank, ledger, allocated));
         }
     }
-    let Some((plan, rank, _)) = worst else { return Err(Vec::new()) };
-    let mut ledger = timeline::ledger(&plan, &rank);
+    let Some((plan, rank, mut ledger, _)) = worst else { return Err(Vec::new()) };
     let replayed = replay::replay(&plan, &rank).or_else(|| streams::replay(&plan, &rank));
     if let Some(replayed) = &replayed {
         ledger.entries.extend(overhead::rounding(replayed.slack));

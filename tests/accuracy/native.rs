@@ -76,6 +76,20 @@ pub(crate) fn estimate_native(text: &str, architecture: &Architecture) -> Result
     })
 }
 
+/// A measured row, whose cells hold the parts of a native config: the config, and its estimate.
+pub(crate) fn measured_row(row: &Row) -> (String, Result<Estimate, String>) {
+    let Ok(serde_json::Value::Object(config)) = serde_json::from_str(&row["model"]) else {
+        panic!("{}: model", row["id"])
+    };
+    let text = format!(
+        "{{ llmlint: 1, model: {}, training: {}, parallelism: {} }}",
+        row["model"], row["training"], row["parallelism"]
+    );
+    let architecture = Architecture::from_config(&config).unwrap_or_else(|e| panic!("{}: {e}", row["id"]));
+    let estimated = estimate_native(&text, &architecture);
+    (text, estimated)
+}
+
 /// A traced row as the native config that means the same.
 pub(crate) fn oracle_row(row: &Row) -> String {
     let get = |key: &str| row.get(key).map_or("", String::as_str);

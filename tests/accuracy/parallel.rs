@@ -2,26 +2,16 @@
 
 use std::path::Path;
 
-use llmlint::catalog::Architecture;
 use llmlint::memory::Estimate;
 
-use super::native::{Row, estimate_native, read_csv};
+use super::native::{Row, measured_row, read_csv};
 use super::score::Scored;
 
 pub(crate) fn rows() -> Vec<(Row, Estimate)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accuracy/parallel.csv");
     let mut list = Vec::new();
     for row in read_csv(&path) {
-        let Ok(serde_json::Value::Object(config)) = serde_json::from_str(&row["model"]) else {
-            panic!("{}: model", row["id"])
-        };
-        let text = format!(
-            "{{ llmlint: 1, model: {}, training: {}, parallelism: {} }}",
-            row["model"], row["training"], row["parallelism"]
-        );
-        let architecture =
-            Architecture::from_config(&config).unwrap_or_else(|e| panic!("{}: {e}", row["id"]));
-        match estimate_native(&text, &architecture) {
+        match measured_row(&row).1 {
             Ok(estimate) => list.push((row, estimate)),
             Err(why) => println!("no estimate for {}: {why}", row["id"]),
         }

@@ -371,13 +371,7 @@ impl<'a> Streams<'a> {
                 Vec::new()
             };
             let made = self.main.take_all(&made);
-            self.main.give_all(working);
-            let hidden = self.main.hidden();
-            let new = self.main.allocator.take(hidden);
-            if let Some(old) = stream.replace(new) {
-                self.main.allocator.give(old);
-            }
-            self.main.give_all(own);
+            self.end_layer(working, own, &mut stream);
             let elements = self.layer.trained;
             reduced = self.reduced(elements, made, unit, reduced);
         }
@@ -386,6 +380,18 @@ impl<'a> Streams<'a> {
         }
         self.main.give_all(reduced);
         gradients
+    }
+
+    /// A layer's working tensors go, the gradient of its input takes the place of its output's, and
+    /// what it kept goes.
+    fn end_layer(&mut self, working: Vec<Handle>, own: Vec<Handle>, stream: &mut Option<Handle>) {
+        self.main.give_all(working);
+        let hidden = self.main.hidden();
+        let new = self.main.allocator.take(hidden);
+        if let Some(old) = stream.replace(new) {
+            self.main.allocator.give(old);
+        }
+        self.main.give_all(own);
     }
 
     /// A unit's gradients into its shard, and its gathered weights away. FSDP2's input of the

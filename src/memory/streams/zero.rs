@@ -91,13 +91,7 @@ impl Streams<'_> {
                     }
                 }
             }
-            self.main.give_all(working);
-            let hidden = self.main.hidden();
-            let new = self.main.allocator.take(hidden);
-            if let Some(old) = stream.replace(new) {
-                self.main.allocator.give(old);
-            }
-            self.main.give_all(own);
+            self.end_layer(working, own, &mut stream);
         }
         self.main.give_all(stream.into_iter().collect());
         if self.plan.adapters.is_none() {
