@@ -30,6 +30,7 @@
 //!   A key that was dropped in a release nobody remembers says `"x-removed-in": "0"`.
 //! - An alias that is as good as the name is a property of its own with
 //!   `"x-alias-of": "name"` and a `$ref` to it; it is accepted and never suggested.
+
 mod bundle;
 mod marks;
 mod mistake;

@@ -71,7 +71,7 @@ impl Framework for Axolotl {
     }
 
     fn schema(&self, _: Kind) -> Option<&'static str> {
-        Some(include_str!("../../schemas/axolotl.schema.json"))
+        Some(include_str!("../../../schemas/axolotl.schema.json"))
     }
 
     fn unknown_keys(&self) -> UnknownKeys {

@@ -70,7 +70,7 @@ impl Framework for Deepspeed {
     }
 
     fn schema(&self, _: Kind) -> Option<&'static str> {
-        Some(include_str!("../../schemas/deepspeed.schema.json"))
+        Some(include_str!("../../../schemas/deepspeed.schema.json"))
     }
 
     fn unknown_keys(&self) -> UnknownKeys {

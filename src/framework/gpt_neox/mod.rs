@@ -54,7 +54,7 @@ impl Framework for GptNeox {
     }
 
     fn schema(&self, _: Kind) -> Option<&'static str> {
-        Some(include_str!("../../schemas/gpt-neox.schema.json"))
+        Some(include_str!("../../../schemas/gpt-neox.schema.json"))
     }
 
     fn unknown_keys(&self) -> UnknownKeys {
