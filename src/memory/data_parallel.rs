@@ -3,6 +3,7 @@
 //! In the formulas `W` is the number of ranks that share one copy, `P_r` the parameters outside
 //! the wrapped layers (embedding, head, last norm: FSDP's root group), `P_l` those of one layer.
 
+use super::dtensor;
 use super::expression::Symbol;
 use super::fsdp_groups::{self, Groups};
 use super::ledger::{Component, Driver, Phase, PhaseSet};
@@ -275,6 +276,22 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
         ),
         &[root_reduction(plan, compute, reduce, shards), ("P_r", root)],
     );
+    if let Some(whole) = dtensor::while_reduced(plan, compute) {
+        // Gathered weights, the other gradients, the embedding's whole one and its rows.
+        let held = whole + compute * (2.0 * root - embedding);
+        let counted = root_reduction(plan, compute, reduce, shards).1 * root;
+        lines.worded(
+            line(
+                Component::Communication,
+                "the embedding's gradient, whole on each rank",
+                &[Phase::BackwardEnd],
+                &[Driver::Tensor, Driver::Model],
+                FSDP,
+            ),
+            "bytes·(V·d + 2·P_r) beyond the reduction",
+            (held - counted).max(0.0),
+        );
+    }
 }
 
 /// Bytes of a root parameter when its gradient is reduced. FSDP2 copies each gradient into the

@@ -2,6 +2,7 @@
 //! what is gathered and reduced when. Read off the blocks alive at the peaks of torchtitan 0.2.2,
 //! Llama 3 8B over 8 ranks.
 
+use super::dtensor;
 use super::ledger::{Component, Driver, Phase};
 use super::lines::{Lines, line};
 use super::plan::Plan;
@@ -64,6 +65,14 @@ pub(crate) fn lines(plan: &Plan<'_>, g: &Groups, lines: &mut Lines) {
     // their way; or, later, its gradient beside the copy that is reduced.
     let gathering = 2.0 * g.compute * g.embedding + g.reduce * g.layer;
     let reducing = (g.compute + g.reduce) * g.embedding;
+    // Whole on each tensor-parallel rank, beside the gathered table and the rows cut out of it.
+    let whole = dtensor::while_reduced(plan, g.compute)
+        .map_or(0.0, |whole| whole + g.compute * g.embedding + g.reduce * g.layer);
+    let formula = if whole > 0.0 {
+        "max(2·bytes·P_e + reduce·P_l, (bytes + reduce)·P_e, bytes·(V·d + 2·P_e) + reduce·P_l)"
+    } else {
+        "max(2·bytes·P_e + reduce·P_l, (bytes + reduce)·P_e)"
+    };
     lines.worded(
         line(
             Component::Communication,
@@ -72,7 +81,7 @@ pub(crate) fn lines(plan: &Plan<'_>, g: &Groups, lines: &mut Lines) {
             DRIVERS,
             SOURCE,
         ),
-        "max(2·bytes·P_e + reduce·P_l, (bytes + reduce)·P_e)",
-        gathering.max(reducing),
+        formula,
+        gathering.max(reducing).max(whole),
     );
 }

@@ -7,6 +7,7 @@ mod beside;
 mod blend;
 mod coefficients;
 mod data_parallel;
+mod dtensor;
 pub mod estimate;
 pub mod expression;
 mod fsdp_groups;
