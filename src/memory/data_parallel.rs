@@ -619,7 +619,25 @@ fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
         ),
         &[("bytes", layer_bytes(plan, w)), ("min(P, max_live_parameters)", all.min(live))],
     );
+    whole_at_load(plan, if on_host { 0.0 } else { 1.0 / shards }, lines);
     zero3_step(plan, rank, shards, lines);
+}
+
+/// A quantised model is not built under `zero.Init`: each rank has it whole on its GPU until
+/// DeepSpeed's engine takes it apart. `kept` is the part that stays.
+fn whole_at_load(plan: &Plan<'_>, kept: f64, lines: &mut Lines) {
+    let quantised = quantized_bytes(plan.run.quantization.value).filter(|_| plan.adapters.is_some());
+    let Some((bytes, formula, _)) = quantised else { return };
+    lines.product(
+        line(
+            Component::Weights,
+            "quantised weights, whole until DeepSpeed shards them",
+            &[Phase::Load],
+            &[Driver::Quantization, Driver::Model],
+            "transformers enters zero.Init unless the model is quantised; DeepSpeed's engine moves it to its device",
+        ),
+        &[(&format!("({formula})"), bytes), ("P_linear", plan.quantized()), ("1 − 1/W", 1.0 - kept)],
+    );
 }
 
 /// The step goes over groups of at most `sub_group_size` elements, fp32 gradients and temporaries.

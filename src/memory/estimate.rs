@@ -138,7 +138,11 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     // vLLM takes its share in one piece: what the ratio says of small blocks does not hold for it.
     let engine = beside::held_by_engine(run, phase);
     let own = allocated - engine;
-    let reserved = own * ratio + engine;
+    // A model that is whole only while it loads fills segments that its steps then use.
+    let reserved = match phase {
+        Phase::Load => own.max((ledger.peak_of_steps() - engine) * ratio) + engine,
+        _ => own * ratio + engine,
+    };
     let context = overhead::context(degrees.communicators(gpus));
     // Blocks that are only cached are given back before an out-of-memory error; fragments of
     // used ones are not. What a card must hold lies between.

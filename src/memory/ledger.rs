@@ -263,6 +263,12 @@ impl Ledger {
         best
     }
 
+    /// The largest total once the weights are loaded.
+    pub(crate) fn peak_of_steps(&self) -> Bytes {
+        let steps = Phase::ALL.into_iter().filter(|phase| *phase != Phase::Load);
+        steps.map(|phase| self.total(phase)).max().unwrap_or(Bytes::ZERO)
+    }
+
     /// One component's part of a phase.
     pub fn component(&self, component: Component, phase: Phase) -> Bytes {
         self.entries

@@ -13,6 +13,8 @@ pub(crate) struct Judged {
     pub(crate) id: String,
     /// `fit` or `oom`.
     pub(crate) outcome: String,
+    /// `full`, or `part`: what the source does not say is set to the least, or inferred.
+    pub(crate) known: String,
     pub(crate) verdict: String,
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn judged() -> Vec<Judged> {
         .map(|(index, row)| Judged {
             id: row["id"].clone(),
             outcome: row["outcome"].clone(),
+            known: row["known"].clone(),
             verdict: verdicts.get(name(index).as_str()).copied().unwrap_or("unknown").to_owned(),
         })
         .collect()
@@ -56,8 +59,9 @@ pub(crate) fn judged() -> Vec<Judged> {
 
 pub(crate) const VERDICTS: [&str; 4] = ["fits", "tight", "exceeds", "unknown"];
 
-pub(crate) fn count(rows: &[Judged], outcome: &str, verdict: &str) -> usize {
-    rows.iter().filter(|r| r.outcome == outcome && r.verdict == verdict).count()
+/// Rows whose settings are `known`, by what they did and what is said of them.
+pub(crate) fn count(rows: &[Judged], known: &str, outcome: &str, verdict: &str) -> usize {
+    rows.iter().filter(|r| r.known == known && r.outcome == outcome && r.verdict == verdict).count()
 }
 
 /// The confusion table in Markdown.
@@ -65,8 +69,13 @@ pub(crate) fn table(rows: &[Judged]) -> String {
     let mut out = String::from(
         "| what the run did | runs | fits | tight | exceeds | unknown |\n|---|---|---|---|---|---|\n",
     );
-    for (outcome, words) in [("fit", "fitted"), ("oom", "ran out of memory")] {
-        let counts = VERDICTS.map(|verdict| count(rows, outcome, verdict));
+    for (known, outcome, words) in [
+        ("full", "fit", "fitted"),
+        ("full", "oom", "ran out of memory"),
+        ("part", "fit", "fitted; settings known in part"),
+        ("part", "oom", "ran out of memory; settings known in part"),
+    ] {
+        let counts = VERDICTS.map(|verdict| count(rows, known, outcome, verdict));
         let all: usize = counts.iter().sum();
         let [fits, tight, exceeds, unknown] = counts;
         let _ = writeln!(out, "| {words} | {all} | {fits} | {tight} | {exceeds} | {unknown} |");
