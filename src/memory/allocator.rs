@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::run::TrainingRun;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Blocks up to this size live in the small pool, which this model leaves out.
 pub(crate) const SMALL: u64 = MIB;
 const SHARED_SEGMENT: u64 = 20 * MIB;

@@ -77,6 +77,7 @@ fn shards(parallel: &Parallelism, ranks: u64) -> f64 {
 
 const FSDP: &str = "PyTorch FSDP, traced";
 const ZERO: &str = "DeepSpeed ZeRO, traced";
+const OFFLOAD: &str = "DeepSpeed keeps gradients' parts where the optimizer is (stage_1_and_2.py, stage3.py)";
 const SHARDED: &[Driver] = &[Driver::Gpus, Driver::DataParallel, Driver::Model];
 const BEFORE_LAYERS: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop];
 
@@ -508,10 +509,24 @@ fn zero12(plan: &Plan<'_>, rank: &Rank, stage: u8, shards: f64, lines: &mut Line
     let gradients = if whole { total } else { total / shards };
     let live: &[Phase] = if accumulated { STEP } else { &[Phase::BackwardEnd] };
     let formula = if whole { "P_trained" } else { "P_trained/W" };
-    lines.product(
-        line(Component::Gradients, "gradients of this rank's part", live, SHARDED, ZERO),
-        &[("bytes", w), (formula, gradients)],
-    );
+    if rank.optimizer_on_host && !whole {
+        // Each gradient passes through one buffer on its way to the host.
+        lines.product(
+            line(
+                Component::Gradients,
+                "buffer for a gradient on its way to the host",
+                STEP,
+                SHARDED,
+                OFFLOAD,
+            ),
+            &[("bytes", w), ("largest tensor", plan.trained.largest)],
+        );
+    } else {
+        lines.product(
+            line(Component::Gradients, "gradients of this rank's part", live, SHARDED, ZERO),
+            &[("bytes", w), (formula, gradients)],
+        );
+    }
     // Made whole, however little is trained, when the first gradient (the head's) is there.
     let live: &[Phase] =
         if whole { STEP } else { &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd] };
@@ -545,7 +560,9 @@ fn zero12(plan: &Plan<'_>, rank: &Rank, stage: u8, shards: f64, lines: &mut Line
             &[("copies", copies), ("bytes", w), ("V·d", matrix)],
         );
     }
-    step_gradients(plan, shards, total / shards, lines);
+    if !rank.optimizer_on_host {
+        step_gradients(plan, shards, total / shards, lines);
+    }
 }
 
 fn whole_weights(plan: &Plan<'_>, w: f64, lines: &mut Lines) {
@@ -593,10 +610,12 @@ fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
     masters(plan, rank, shards, lines);
     let (bucket, _, live) = buffers(plan);
     let every: Vec<Phase> = STEP.to_vec();
-    lines.product(
-        line(Component::Gradients, "shard of the gradients", &every, SHARDED, ZERO),
-        &[("bytes", w), ("P_trained/W", total / shards)],
-    );
+    if !rank.optimizer_on_host {
+        lines.product(
+            line(Component::Gradients, "shard of the gradients", &every, SHARDED, ZERO),
+            &[("bytes", w), ("P_trained/W", total / shards)],
+        );
+    }
     lines.product(
         line(
             Component::Communication,

@@ -5,8 +5,8 @@
 //! of reserved to allocated has a median error of 1.5 %.
 
 use super::activations::split_layers;
-use super::allocator::{Allocator, Handle, SMALL};
-use super::data_parallel::Strategy;
+use super::allocator::{Allocator, Handle, MIB, SMALL};
+use super::data_parallel::{Strategy, bucket_views};
 use super::expression::{Sum, Symbol};
 use super::parameters::Place;
 use super::plan::Plan;
@@ -25,11 +25,14 @@ struct Parameter {
 /// The most that the allocator reserves over its own peak, as a ratio; `None` where the run is not
 /// one that this replay describes.
 pub(crate) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
-    if rank.strategy != Strategy::Single {
+    if !matches!(rank.strategy, Strategy::Single | Strategy::Ddp) {
         return None;
     }
     let mut replay = Replay::new(plan);
     replay.load();
+    if rank.strategy == Strategy::Ddp {
+        replay.buckets();
+    }
     // Batches padded to their own longest: the allocator meets many sizes, the largest not first.
     let lengths: &[f64] = if plan.run.batching.value == Batching::Padded { &LENGTHS } else { &[1.0, 1.0] };
     for (step, length) in lengths.iter().enumerate() {
@@ -61,6 +64,8 @@ pub(super) struct Replay<'a> {
     pub(super) allocator: Allocator,
     parameters: Vec<Parameter>,
     layers: u64,
+    /// Gradients are views of DDP's buckets: a new one is copied and goes.
+    views: bool,
     /// Sizes of the tensors that one layer saves, one checkpoint, one layer's temporaries.
     pub(super) saved: Vec<Size>,
     pub(super) checkpoint: Vec<Size>,
@@ -125,6 +130,7 @@ impl<'a> Replay<'a> {
             allocator: Allocator::of(plan.run),
             parameters: parameters(plan),
             layers: plan.layers() as u64,
+            views: bucket_views(plan.run),
             saved: tensors(&plan.activations.layer, plan),
             checkpoint: if checkpointed > 0.0 {
                 tensors(&plan.activations.checkpoint, plan)
@@ -175,6 +181,25 @@ impl<'a> Replay<'a> {
                 self.allocator.take(size);
             }
         }
+    }
+
+    /// DDP's flat buckets, made once: a bucket closes when it holds 25 MiB, the first 1 MiB (PyTorch's
+    /// `bucket_cap_mb` and `_DEFAULT_FIRST_BUCKET_BYTES`). They are reduced where they are.
+    fn buckets(&mut self) {
+        let bytes = self.plan.gradient;
+        let sizes: Vec<f64> = match &self.plan.adapters {
+            Some(_) => vec![self.plan.groups.total * bytes],
+            None => self.parameters.iter().rev().map(|p| p.elements * bytes).collect(),
+        };
+        let (mut open, mut most) = (0.0, MIB as f64);
+        for size in sizes {
+            open += size;
+            if open >= most {
+                self.allocator.take(open as u64);
+                (open, most) = (0.0, 25.0 * MIB as f64);
+            }
+        }
+        self.allocator.take(open as u64);
     }
 
     fn step(&mut self, first: bool) {
@@ -354,14 +379,15 @@ impl<'a> Replay<'a> {
             self.parameters.iter().map(|p| (p.layer, (p.elements * g) as u64)).collect();
         let mut head = head.into_iter();
         let mut stream = head.next().unwrap_or(Handle(u32::MAX));
-        gradients.extend(head);
+        self.made(head.collect(), &mut gradients);
         for layer in (0..self.layers).rev() {
             let own = kept.pop().unwrap_or_default();
             let recomputed = if self.checkpoint.is_empty() { Vec::new() } else { self.take_scaled(&saved) };
             let working = self.take_scaled(&extra);
             let mine: Vec<u64> =
                 sizes.iter().filter(|(l, _)| *l == Some(layer)).map(|(_, size)| *size).collect();
-            gradients.extend(self.take_all(&mine));
+            let mine = self.take_all(&mine);
+            self.made(mine, &mut gradients);
             self.give_all(working);
             self.give_all(recomputed);
             let next = self.allocator.take(self.hidden());
@@ -372,6 +398,15 @@ impl<'a> Replay<'a> {
         self.allocator.give(stream);
         (self.saved, self.extra) = (saved, extra);
         gradients
+    }
+
+    /// New gradients stay, unless they are views of buckets.
+    fn made(&mut self, new: Vec<Handle>, gradients: &mut Vec<Handle>) {
+        if self.views {
+            self.give_all(new);
+        } else {
+            gradients.extend(new);
+        }
     }
 
     pub(super) fn hidden(&self) -> u64 {
@@ -397,9 +432,9 @@ impl<'a> Replay<'a> {
                 let head = gradients.remove(0);
                 self.allocator.give(head);
             }
-            gradients.push(sum);
+            self.made(vec![sum], &mut gradients);
         } else {
-            gradients.push(own);
+            self.made(vec![own], &mut gradients);
         }
         gradients
     }

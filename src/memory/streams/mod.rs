@@ -6,7 +6,9 @@
 //! GPU's replay.
 
 mod zero;
+mod zero3;
 
+use self::zero3::Coordinator;
 use super::allocator::{Allocator, Handle};
 use super::data_parallel::{Strategy, deferred};
 use super::parameters::Place;
@@ -57,8 +59,15 @@ pub(super) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
     }
     let mut streams = Streams::new(plan, rank, scheme, shards, reshard);
     streams.load();
-    for step in 0..2 {
-        streams.step(step == 0);
+    if scheme == Scheme::Zero(3) {
+        let mut coordinator = Coordinator::of(&streams);
+        for step in 0..3 {
+            streams.step_zero3(&mut coordinator, step == 0);
+        }
+    } else {
+        for step in 0..2 {
+            streams.step(step == 0);
+        }
     }
     Some(streams.result())
 }
@@ -69,6 +78,8 @@ struct Streams<'a> {
     gather: Allocator,
     reduce: Allocator,
     scheme: Scheme,
+    /// DeepSpeed without `overlap_comm` gathers and reduces on the main stream.
+    one_stream: bool,
     shards: f64,
     reshard: bool,
     /// The host holds shards, their gradients and states.
@@ -104,6 +115,8 @@ impl<'a> Streams<'a> {
             gather: pool(),
             reduce: pool(),
             scheme,
+            one_stream: matches!(scheme, Scheme::Zero(_))
+                && run.parallelism.zero.as_ref().is_some_and(|zero| !zero.overlap_comm.value),
             shards,
             reshard,
             host: (parameters, rank.optimizer_on_host),
@@ -128,6 +141,9 @@ impl<'a> Streams<'a> {
     }
 
     fn take_gather(&mut self, bytes: u64) -> Handle {
+        if self.one_stream {
+            return self.main.allocator.take(bytes);
+        }
         self.note();
         let handle = self.gather.take(bytes);
         self.note();
@@ -135,6 +151,9 @@ impl<'a> Streams<'a> {
     }
 
     fn take_reduce(&mut self, bytes: u64) -> Handle {
+        if self.one_stream {
+            return self.main.allocator.take(bytes);
+        }
         self.note();
         let handle = self.reduce.take(bytes);
         self.note();
@@ -142,11 +161,17 @@ impl<'a> Streams<'a> {
     }
 
     fn give_gather(&mut self, handle: Handle) {
+        if self.one_stream {
+            return self.main.allocator.give(handle);
+        }
         self.note();
         self.gather.give(handle);
     }
 
     fn give_reduce(&mut self, handle: Handle) {
+        if self.one_stream {
+            return self.main.allocator.give(handle);
+        }
         self.note();
         self.reduce.give(handle);
     }
@@ -181,8 +206,10 @@ impl<'a> Streams<'a> {
     }
 
     fn load(&mut self) {
-        if let Scheme::Zero(stage) = self.scheme {
-            return self.load_zero(stage);
+        match self.scheme {
+            Scheme::Zero(3) => return self.load_zero3(),
+            Scheme::Zero(_) => return self.load_zero(),
+            Scheme::Fsdp1 | Scheme::Fsdp2 => {}
         }
         if self.host.0 {
             return;
@@ -243,8 +270,8 @@ impl<'a> Streams<'a> {
     }
 
     fn step(&mut self, first: bool) {
-        if let Scheme::Zero(stage) = self.scheme {
-            return self.step_zero(stage, first);
+        if let Scheme::Zero(_) = self.scheme {
+            return self.step_zero(first);
         }
         let earlier = self.earlier();
         let root = self.gather(true);
