@@ -324,16 +324,5 @@ fn paged(optimizer: Optimizer) -> Option<Optimizer> {
 
 /// DeepSpeed's own defaults (`runtime/zero/config.py`).
 fn stock_buffers() -> ZeroBuffers {
-    let size = |n: u64| Setting::default_of(n, "DeepSpeed 0.18");
-    ZeroBuffers {
-        reduce_bucket: size(500_000_000),
-        allgather_bucket: size(500_000_000),
-        overlap_comm: Setting::default_of(true, "DeepSpeed 0.18"),
-        prefetch_bucket: size(50_000_000),
-        max_live_parameters: size(1_000_000_000),
-        persistence_threshold: size(100_000),
-        sub_group: size(1_000_000_000),
-
-        from_hidden: Vec::new(),
-    }
+    ZeroBuffers::defaults(true, "DeepSpeed 0.18")
 }

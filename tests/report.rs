@@ -126,6 +126,7 @@ fn estimate(scale: f64) -> Estimate {
         ranks: vec![RankTotal { rank: "every rank".into(), allocated, phase }],
         ledger,
         host: Bytes::ZERO,
+        host_loading: Bytes::ZERO,
         parameters: ParameterCount { total: 8_030_261_248, trainable: 8_030_261_248, embedding: 525_336_576 },
     }
 }

@@ -9,7 +9,7 @@ use super::fsdp::{self, Options};
 use super::training_arguments::{self as hf, Defaults, text};
 use super::{Framework, Kind, Lowering, ReferenceError, UnknownKeys, deepspeed};
 use crate::document::{Dialect, Syntax, Value};
-use crate::run::{DataParallel, Offload, Origin, Setting, TrainingRun};
+use crate::run::{ContextExchange, DataParallel, Offload, Origin, Setting, TrainingRun};
 use crate::source::{Location, SourceId};
 
 /// Accelerate.
@@ -104,6 +104,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, defaults:
                             None,
                             Defaults { fsdp_version: version, ..defaults },
                         );
+                        one_loads(run);
                     }
                     DataParallel::None | DataParallel::Ddp => {
                         run.parallelism.data_parallel = Setting { value: kind, origin };
@@ -149,6 +150,7 @@ pub fn apply(
                 .map_or_else(|| "full_shard".to_owned(), |s| s.value);
             // Accelerate takes version 1 when the file does not say.
             fsdp::apply(run, &words, asked, options, Defaults { fsdp_version: 1, ..defaults });
+            one_loads(run);
         }
         Some("DEEPSPEED") => zero_or_file(cx, run, root, source, asked),
         Some("NO") => run.parallelism.data_parallel = Setting { value: DataParallel::None, origin: asked },
@@ -161,6 +163,15 @@ pub fn apply(
         }
     }
     degrees(run, root, source);
+}
+
+/// `accelerate launch` has one process read the checkpoint unless told otherwise
+/// (`--fsdp_cpu_ram_efficient_loading`).
+fn one_loads(run: &mut TrainingRun) {
+    let one = &mut run.parallelism.one_loads;
+    if one.origin.is_assumption() {
+        *one = Setting::default_of(true, "accelerate 1.15");
+    }
 }
 
 fn zero_or_file(
@@ -222,7 +233,17 @@ fn degrees(run: &mut TrainingRun, root: Value<'_>, source: SourceId) {
     if let Some(tensor) = get("tp") {
         run.parallelism.tensor = tensor;
     }
-    if let Some(context) = get("cp").or_else(|| get("sp")) {
+    // PyTorch's own gathers keys and values unless told to rotate them; `sp` is DeepSpeed's Ulysses.
+    let strategy = |v: Value<'_>| {
+        Some(if v.as_str()? == "alltoall" { ContextExchange::Ring } else { ContextExchange::AllGather })
+    };
+    if let Some(context) = get("cp") {
+        run.parallelism.context_exchange = options
+            .get("parallelism_config_cp_comm_strategy", strategy)
+            .unwrap_or_else(|| Setting::default_of(ContextExchange::AllGather, "accelerate 1.15"));
+        run.parallelism.context = context;
+    } else if let Some(context) = get("sp") {
+        run.parallelism.context_exchange = context.clone().map(|_| ContextExchange::AllToAll);
         run.parallelism.context = context;
     }
     if get("dp_replicate").is_some() && run.parallelism.data_parallel.value == DataParallel::Fsdp {

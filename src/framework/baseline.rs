@@ -4,9 +4,9 @@
 use super::Lowering;
 use crate::document::Value;
 use crate::run::{
-    Attention, Batching, Beside, Checkpointing, DataParallel, Dtype, Kernels, Loss, Method, ModelCode,
-    ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule, Quantization,
-    ReferenceModel, Setting, Task, TrainingRun,
+    Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, Kernels, Loss, Method,
+    ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule,
+    Quantization, ReferenceModel, Setting, StageLayers, Task, TrainingRun,
 };
 
 /// A run of `model` under framework `by` (name and version), everything else as PyTorch has it:
@@ -78,12 +78,17 @@ pub fn plain(
             pipeline: of(1, by),
             pipeline_schedule: of(PipelineSchedule::OneForwardOneBackward, by),
             virtual_stages: of(1, by),
+            microbatch_group: None,
+            stage_layers: StageLayers::default(),
             context: of(1, by),
+            context_exchange: of(ContextExchange::Ring, by),
             expert: of(1, by),
+            expert_capacity: None,
             offload_optimizer: of(Offload::None, by),
             offload_parameters: of(Offload::None, by),
             zero: None,
             fsdp: None,
+            one_loads: of(false, by),
             ends_apart: of(false, by),
         },
         unknown: Vec::new(),

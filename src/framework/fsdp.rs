@@ -152,6 +152,10 @@ pub fn apply(
     if found.data_parallel == DataParallel::Ddp {
         return;
     }
+    // Off unless asked for.
+    if let Some(one) = options.and_then(|o| o.get("cpu_ram_efficient_loading", flag)) {
+        parallel.one_loads = one;
+    }
     if let Some(on) = offload {
         parallel.offload_parameters = on.clone().map(|_| Offload::Cpu);
         parallel.offload_optimizer = on.map(|_| Offload::Cpu);

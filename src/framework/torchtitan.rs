@@ -8,8 +8,8 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Checkpointing, DataParallel, Dtype, FsdpOptions, Loss, ModelCode, ModelRef, Offload,
-    Optimizer, OptimizerImplementation, Origin, PipelineSchedule, Setting, TrainingRun,
+    Attention, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions, Loss, ModelCode, ModelRef,
+    Offload, Optimizer, OptimizerImplementation, Origin, PipelineSchedule, Setting, StageLayers, TrainingRun,
 };
 
 /// torchtitan.
@@ -418,17 +418,22 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
     parallel.context = degrees.context.clone();
     parallel.expert = degrees.expert.clone();
     if degrees.pipeline.value > 1 {
-        parallel.pipeline_schedule = first(
-            cx,
-            &["parallelism.pipeline_parallel_schedule", "experimental.pipeline_parallel_schedule"],
-            |v| v.as_str().map(schedule),
-        )
-        .unwrap_or_else(|| Setting::default_of(PipelineSchedule::OneForwardOneBackward, by));
-        if parallel.pipeline_schedule.value == PipelineSchedule::Interleaved {
-            // Two stages a rank unless `layers_per_stage` says otherwise.
-            parallel.virtual_stages = Setting::default_of(2, by);
-        }
+        parallel.pipeline_schedule = first(cx, SCHEDULE, |v| v.as_str().map(schedule))
+            .unwrap_or_else(|| Setting::default_of(PipelineSchedule::OneForwardOneBackward, by));
+        // GPipe and 1F1B have one stage a rank, the others two unless something says otherwise.
+        let single = ["1f1b", "gpipe"].iter().any(|name| written_schedule(cx).eq_ignore_ascii_case(name));
+        parallel.virtual_stages = Setting::default_of(if single { 1 } else { 2 }, by);
+        parallel.stage_layers = stage_layers(cx, by);
     }
+    let exchange = |v: Value<'_>| {
+        Some(if v.as_str()? == "alltoall" { ContextExchange::Ring } else { ContextExchange::AllGather })
+    };
+    parallel.context_exchange = first(
+        cx,
+        &["parallelism.context_parallel_rotate_method", "experimental.context_parallel_rotate_method"],
+        exchange,
+    )
+    .unwrap_or_else(|| Setting::default_of(ContextExchange::AllGather, by));
     let offload = cx.or_default(
         "training.enable_cpu_offload",
         |v| v.as_bool().map(|on| if on { Offload::Cpu } else { Offload::None }),
@@ -440,11 +445,59 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
     parallel.gpus = degrees.gpus.clone();
 }
 
+/// PyTorch's classes without their `Schedule`, in any case (`get_schedule_class`).
 fn schedule(name: &str) -> PipelineSchedule {
     match name.to_ascii_lowercase().as_str() {
         "1f1b" => PipelineSchedule::OneForwardOneBackward,
-        "gpipe" => PipelineSchedule::AllForwardAllBackward,
+        "gpipe" | "loopedbfs" => PipelineSchedule::AllForwardAllBackward,
+        "interleavedzerobubble" => PipelineSchedule::InterleavedZeroBubble,
+        "zbvzerobubble" => PipelineSchedule::ZeroBubbleV,
+        "dualpipev" => PipelineSchedule::DualPipeV,
         _ => PipelineSchedule::Interleaved,
+    }
+}
+
+const SCHEDULE: &[&str] =
+    &["parallelism.pipeline_parallel_schedule", "experimental.pipeline_parallel_schedule"];
+
+fn written_schedule<'a>(cx: &Lowering<'a>) -> &'a str {
+    first(cx, SCHEDULE, |v| v.as_str()).map_or("1F1B", |name| name.value)
+}
+
+/// Cut where the file says, else evenly, with embedding and head counted as a layer each since
+/// 2025-05 (`pipeline_parallel_first_stage_less_layers`).
+fn stage_layers(cx: &Lowering<'_>, by: &str) -> StageLayers {
+    let less = |key: &str| {
+        let key = format!("parallelism.pipeline_parallel_{key}_stage_less_layers");
+        let written = cx.written(&key, |v| v.to_int().and_then(|n| u64::try_from(n).ok()));
+        written.or_else(|| (by != EARLY).then(|| Setting::default_of(1, by)))
+    };
+    // `layers.8` is the first of its part; a part that has none begins where the next one does.
+    let layer = |name: &str| name.strip_prefix("layers.").and_then(|n| n.parse::<u64>().ok());
+    let points = |v: Value<'_>| {
+        let starts: Vec<u64> = v.items().filter_map(|item| layer(item.as_str()?)).collect();
+        (!starts.is_empty()).then_some(starts)
+    };
+    let parts = |v: Value<'_>| {
+        let firsts = v.items().skip(1).map(|part| part.items().filter_map(|m| layer(m.as_str()?)).min());
+        let starts: Vec<u64> = firsts.map(|start| start.unwrap_or(u64::MAX)).collect();
+        (!starts.is_empty()).then_some(starts)
+    };
+    StageLayers {
+        embedding: less("first"),
+        head: less("last"),
+        each: cx.written("parallelism.pipeline_parallel_layers_per_stage", count),
+        starts: cx.written("parallelism.module_fqns_per_model_part", parts).or_else(|| {
+            first(
+                cx,
+                &[
+                    "parallelism.pipeline_parallel_split_points",
+                    "experimental.pipeline_parallel_split_points",
+                ],
+                points,
+            )
+        }),
+        ..StageLayers::default()
     }
 }
 

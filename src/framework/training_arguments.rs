@@ -268,18 +268,8 @@ pub fn under_deepspeed(run: &mut TrainingRun) {
         run.master_weights = Setting::default_of(true, by);
         run.autocast = Setting::default_of(false, by);
     }
-    let buffer = |elements: u64| Setting::default_of(elements, by);
     let stage3 = run.parallelism.data_parallel.value == DataParallel::Zero3;
-    run.parallelism.zero = Some(ZeroBuffers {
-        reduce_bucket: buffer(500_000_000),
-        allgather_bucket: buffer(500_000_000),
-        overlap_comm: Setting::default_of(stage3, by),
-        prefetch_bucket: buffer(50_000_000),
-        max_live_parameters: buffer(1_000_000_000),
-        persistence_threshold: buffer(100_000),
-        sub_group: buffer(1_000_000_000),
-        from_hidden: Vec::new(),
-    });
+    run.parallelism.zero = Some(ZeroBuffers::defaults(stage3, by));
 }
 
 /// `OptimizerNames`, by what each keeps per parameter.

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::states::{self, OptimizerMemory, quantized_bytes};
 use super::timeline::{self, STEP};
+use super::zero_options;
 use crate::run::{DataParallel, ModelCode, Offload, Optimizer, Parallelism, TrainingRun, ZeroBuffers};
 
 /// How states are spread over data-parallel ranks.
@@ -610,6 +611,7 @@ fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
     masters(plan, rank, shards, lines);
     let (bucket, _, live) = buffers(plan);
     let every: Vec<Phase> = STEP.to_vec();
+    // `grad_partitions_flat_buffer` is where the optimizer is.
     if !rank.optimizer_on_host {
         lines.product(
             line(Component::Gradients, "shard of the gradients", &every, SHARDED, ZERO),
@@ -624,8 +626,10 @@ fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
-        &[("2", 2.0), ("reduce_bucket_size", bucket)],
+        &[("bytes", w), ("reduce_bucket_size", bucket)],
     );
+    let stays = plan.run.parallelism.zero.as_ref().map_or(0.0, |z| zero_options::persistent(plan, z));
+    zero_options::stage3(plan, w, lines);
     let gathered: &[Phase] =
         &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop, Phase::BackwardBottom];
     lines.product(
@@ -636,7 +640,7 @@ fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
-        &[("bytes", layer_bytes(plan, w)), ("min(P, max_live_parameters)", all.min(live))],
+        &[("bytes", layer_bytes(plan, w)), ("min(P, max_live_parameters)", all.min(live.max(stays)))],
     );
     whole_at_load(plan, if on_host { 0.0 } else { 1.0 / shards }, lines);
     zero3_step(plan, rank, shards, lines);

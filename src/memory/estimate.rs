@@ -5,7 +5,7 @@ use super::data_parallel::Strategy;
 use super::interval::{Figures, intervals};
 use super::ledger::{Component, Ledger, Phase};
 use super::overhead;
-use super::parallel::{self, Degrees};
+use super::parallel;
 use super::parameters::ParameterCount;
 use super::plan::Plan;
 use super::rank::Rank;
@@ -13,8 +13,9 @@ use super::replay;
 use super::states::quantized_bytes;
 use super::streams;
 use super::timeline;
+use super::zero_options;
 use crate::catalog::Architecture;
-use crate::run::{Batching, Checkpointing, Offload, TrainingRun, Unknown};
+use crate::run::{Batching, Checkpointing, ModelCode, TrainingRun, Unknown};
 use crate::units::Bytes;
 
 /// A range that holds about nine measured runs in ten.
@@ -86,6 +87,8 @@ pub struct Estimate {
     pub ledger: Ledger,
     /// Host memory a node needs for offloaded states.
     pub host: Bytes,
+    /// Host memory that a node may need while its processes load the checkpoint, each its own copy.
+    pub host_loading: Bytes,
     /// Parameters, total and trained.
     pub parameters: ParameterCount,
 }
@@ -107,7 +110,6 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         vec![Unknown { what: "data parallel".into(), why, location }]
     })?;
     let gpus = run.parallelism.gpus.as_ref().map_or(1, |g| g.value);
-    let degrees = Degrees::of(run);
     let slices = parallel::slices(run, architecture).map_err(|why| {
         let location = run.parallelism.pipeline.origin.location();
         vec![Unknown { what: "pipeline parallel".into(), why, location }]
@@ -143,7 +145,8 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         Phase::Load => own.max((ledger.peak_of_steps() - engine) * ratio) + engine,
         _ => own * ratio + engine,
     };
-    let context = overhead::context(degrees.communicators(gpus));
+    ledger.entries.extend(overhead::outside(run, gpus));
+    let context = ledger.outside();
     // Blocks that are only cached are given back before an out-of-memory error; fragments of
     // used ones are not. What a card must hold lies between.
     let held = match run.batching.value {
@@ -165,6 +168,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     let intervals = intervals(&figures);
     let with_engine = |of: Interval| Interval { low: of.low + engine, high: of.high + engine };
     let host = host_bytes(&plan, &rank, gpus);
+    let loading = host_loading(&plan, &rank, gpus);
     Ok(Estimate {
         allocated,
         reserved,
@@ -178,6 +182,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         rank: rank.name,
         ledger,
         host,
+        host_loading: loading,
         parameters: plan.count(),
     })
 }
@@ -187,7 +192,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
 const UNUSABLE_AT_WORST: f64 = 80.0 / 58.8;
 
 /// GPUs of one host, where the run does not say: the usual eight.
-const GPUS_PER_HOST: u64 = 8;
+pub(crate) const GPUS_PER_HOST: u64 = 8;
 
 /// The base weights as they are stored, quantised matrices in their quantised size.
 pub(crate) fn base_bytes(plan: &Plan<'_>) -> f64 {
@@ -202,25 +207,27 @@ pub(crate) fn base_bytes(plan: &Plan<'_>) -> f64 {
     }
 }
 
+/// `from_pretrained` makes a copy of the weights in the host's memory of each process that it is called
+/// in; the Trainer moves it to the card. Under ZeRO-3 each parameter is divided as it is made; quantised
+/// ones go to the card one by one; with `cpu_ram_efficient_loading` one process of a host has them.
+///
+/// At most so much: pages that are read as they are stored may be shared between the processes.
+fn host_loading(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
+    let run = plan.run;
+    let alone = gpus < 2 || run.parallelism.one_loads.value;
+    let divided = matches!(rank.strategy, Strategy::Zero { stage: 3, .. });
+    let quantised = quantized_bytes(run.quantization.value).is_some() && plan.adapters.is_some();
+    if alone || divided || quantised || run.model_code.value != ModelCode::Transformers {
+        return Bytes::ZERO;
+    }
+    let stored = run.weights.value.bytes() as f64;
+    Bytes::from_f64(gpus.min(GPUS_PER_HOST) as f64 * stored * plan.shape.inventory.total() as f64)
+}
+
 /// Host memory for offloaded states of all ranks on a host, and for paged ones.
 fn host_bytes(plan: &Plan<'_>, rank: &Rank, gpus: u64) -> Bytes {
     let ranks = gpus.clamp(1, GPUS_PER_HOST) as f64;
-    let shards = match rank.strategy {
-        Strategy::Single | Strategy::Ddp => 1.0,
-        Strategy::Fsdp { shards, .. } | Strategy::Zero { shards, .. } | Strategy::Megatron { shards } => {
-            shards
-        }
-    };
-    let mut bytes = plan.optimizer.paged;
-    // What lies on NVMe passes through the host in buffers of a set size, which are not counted.
-    let parallelism = &plan.run.parallelism;
-    if parallelism.offload_optimizer.value == Offload::Cpu {
-        // fp32 masters, gradients and two moments.
-        bytes += 16.0 * plan.groups.total / shards;
-    }
-    if parallelism.offload_parameters.value == Offload::Cpu {
-        bytes += base_bytes(plan) / shards;
-    }
+    let mut bytes = plan.optimizer.paged + zero_options::host(plan, rank);
     if plan.run.activation_offload.value {
         let each = if matches!(plan.run.activation_checkpointing.value, Checkpointing::None) {
             &plan.activations.layer

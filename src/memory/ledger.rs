@@ -246,9 +246,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// What is alive in one phase.
+    /// What is allocated in one phase: all but what lies outside the allocator.
     pub fn total(&self, phase: Phase) -> Bytes {
-        self.entries.iter().filter(|e| e.live.contains(phase)).map(|e| e.bytes).sum()
+        let inside = self.entries.iter().filter(|e| e.component != Component::Context);
+        inside.filter(|e| e.live.contains(phase)).map(|e| e.bytes).sum()
+    }
+
+    /// What lies outside the allocator: the CUDA context, communicators.
+    pub fn outside(&self) -> Bytes {
+        self.entries.iter().filter(|e| e.component == Component::Context).map(|e| e.bytes).sum()
     }
 
     /// The phase with the largest total, and that total. Of equal phases the earliest.

@@ -1,11 +1,13 @@
 //! What lies between allocated bytes and what the card must hold: the allocator's rounding and
 //! unused blocks, the CUDA context, communicators. Measured, not derived, and named as such.
 
+use super::communicators;
 use super::expression::group;
 use super::ledger::{Component, Entry, PhaseSet};
+use super::lines::{Line, Lines};
 use super::plan::Plan;
 use super::timeline::STEP;
-use crate::run::Checkpointing;
+use crate::run::{Checkpointing, TrainingRun};
 use crate::units::{Bytes, GIB};
 
 /// cuBLAS's workspace of one matrix product on sm80 to sm89 (PyTorch's default configuration,
@@ -15,8 +17,6 @@ pub(crate) const CUBLAS_WORKSPACE: f64 = 8_519_680.0;
 /// CUDA context and kernels of a training process: readings from 0.13 (T4, lazy loading) over 0.47
 /// (A100, lazy) to 0.92 GiB (A100, eager), out-of-memory messages of single GPUs 0.41 to 1.2 GiB.
 const CONTEXT_GIB: f64 = 0.55;
-/// NCCL's buffers where several GPUs work together: about half a GiB a communicator.
-const COMMUNICATOR_GIB: f64 = 0.5;
 
 /// Reserved over allocated where the replay does not describe the run: PyTorch's default allocator at
 /// a constant shape from a cold start.
@@ -46,7 +46,17 @@ pub(crate) fn rounding(slack: f64) -> Option<Entry> {
     })
 }
 
-/// Outside the allocator.
-pub(crate) fn context(communicators: u64) -> Bytes {
-    Bytes::from_f64((CONTEXT_GIB + communicators as f64 * COMMUNICATOR_GIB) * GIB)
+/// The lines outside the allocator: the CUDA context, a communicator for each process group.
+pub(crate) fn outside(run: &TrainingRun, gpus: u64) -> Vec<Entry> {
+    let mut lines = Lines::default();
+    let context = Line {
+        component: Component::Context,
+        name: "CUDA context and kernels".into(),
+        live: PhaseSet::ALL,
+        drivers: &[],
+        source: "measured: readings of 0.13 to 0.92 GiB, out-of-memory messages of 0.41 to 1.2 GiB",
+    };
+    lines.worded(context, "0.55 GiB", CONTEXT_GIB * GIB);
+    communicators::lines(&communicators::groups(run, gpus), &mut lines);
+    lines.finish().entries
 }

@@ -15,6 +15,7 @@ use super::adapters::Adapters;
 use super::beside;
 use super::data_parallel::{self, Strategy, bucket_views};
 use super::dtensor;
+use super::exchange;
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Ledger, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
@@ -62,6 +63,7 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
         _ => data_parallel::states(plan, rank, &mut lines),
     }
     dtensor::lines(plan, rank, &mut lines);
+    exchange::lines(plan, &mut lines);
     inputs(plan, &mut lines);
     reference(plan, rank, &mut lines);
     beside::lines(plan, rank, &mut lines);

@@ -215,7 +215,12 @@ impl Page<'_> {
         }
         if estimate.host > Bytes::ZERO {
             let lead = format!("  {:<10} {:>10}  ", "host", estimate.host.to_string());
-            self.hanging(&lead, "memory of each host for offloaded states", out)?;
+            self.hanging(&lead, "memory of each host for offloaded weights, gradients and states", out)?;
+        }
+        if estimate.host_loading > Bytes::ZERO {
+            let lead = format!("  {:<10} {:>10}  ", "loading", estimate.host_loading.to_string());
+            let text = "of each host, at most, while every process of it reads the checkpoint";
+            self.hanging(&lead, text, out)?;
         }
         if let Some(budget) = &file.budget {
             let gpu = budget.gpu.map_or_else(String::new, |gpu| format!("usable on the {}; ", gpu.name));
@@ -244,7 +249,9 @@ impl Page<'_> {
         for rank in &estimate.ranks {
             let lead =
                 format!("  {:<width$}  {:>10} ", sanitize::text(&rank.rank), rank.allocated.to_string());
-            self.hanging(&lead, &format!("allocated, at {}", rank.phase.describe()), out)?;
+            let worst =
+                if estimate.ranks.len() > 1 && rank.rank == estimate.rank { "; the worst" } else { "" };
+            self.hanging(&lead, &format!("allocated, at {}{worst}", rank.phase.describe()), out)?;
         }
         Ok(())
     }

@@ -153,6 +153,7 @@ fn estimate(estimate: &Estimate, run: Option<&TrainingRun>) -> Value {
         "components": components,
         "phases": phases,
         "host_bytes": estimate.host,
+        "host_loading_bytes": estimate.host_loading,
         "ranks": estimate.ranks.iter().map(|rank| json!({
             "rank": sanitize::text(&rank.rank), "allocated_bytes": rank.allocated, "phase": rank.phase.as_str(),
         })).collect::<Vec<_>>(),

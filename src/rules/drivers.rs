@@ -58,6 +58,7 @@ fn entries(estimate: &Estimate) -> Vec<&Entry> {
         .ledger
         .entries
         .iter()
+        .filter(|entry| entry.component != Component::Context)
         .filter(|entry| entry.live.contains(estimate.phase) && entry.bytes > least)
         .collect();
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));

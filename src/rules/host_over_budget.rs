@@ -8,8 +8,9 @@ use crate::memory::Driver;
 declare_rule! {
     /// ## What it does
     ///
-    /// Compares what a node's processes keep in host memory (offloaded optimizer states and
-    /// weights) with the host memory that is declared.
+    /// Compares what a node's processes keep in host memory (offloaded optimizer states, gradients
+    /// and weights, pinned buffers) with the host memory that is declared, and, as a warning, what
+    /// they may need while each of them loads the checkpoint.
     ///
     /// ## Why
     ///
@@ -68,28 +69,44 @@ impl HostOverBudget {
         let (Some(run), Some(estimate), Some(budget)) = (file.run, file.estimate, file.budget) else {
             return;
         };
-        let Some(available) = budget.host_memory.filter(|available| estimate.host > *available) else {
-            return;
+        let Some(available) = budget.host_memory else { return };
+        let place = |drivers: &[Driver]| {
+            drivers.iter().find_map(|driver| driver.origin(run)?.location()).unwrap_or_default()
         };
-        let location = [Driver::Offload, Driver::DataParallel, Driver::Optimizer]
-            .iter()
-            .find_map(|driver| driver.origin(run)?.location())
-            .unwrap_or_default();
-        findings.push(
-            Finding::new(
-                Self::NAME,
-                Severity::Error,
-                location,
-                format!(
-                    "offloaded states need {} of host memory, {} more than the {available} of {}",
-                    estimate.host,
-                    estimate.host - available,
-                    budget.declared_in,
-                ),
-            )
-            .at(format!("{} go to the host", estimate.host))
-            .note("a host that runs out of memory kills processes without a word to the others")
-            .help("offload to NVMe, keep optimizer states in 8 bits, or spread the run over more nodes"),
-        );
+        if estimate.host > available {
+            findings.push(
+                Finding::new(
+                    Self::NAME,
+                    Severity::Error,
+                    place(&[Driver::Offload, Driver::DataParallel, Driver::Optimizer]),
+                    format!(
+                        "offloaded states need {} of host memory, {} more than the {available} of {}",
+                        estimate.host,
+                        estimate.host - available,
+                        budget.declared_in,
+                    ),
+                )
+                .at(format!("{} go to the host", estimate.host))
+                .note("a host that runs out of memory kills processes without a word to the others")
+                .help("offload to NVMe, keep optimizer states in 8 bits, or spread the run over more nodes"),
+            );
+        } else if estimate.host_loading > available {
+            findings.push(
+                Finding::new(
+                    Self::NAME,
+                    Severity::Warning,
+                    place(&[Driver::DataParallel, Driver::Gpus, Driver::Model]),
+                    format!(
+                        "loading the weights in every process may take {} of host memory, {} more than the \
+                         {available} of {}",
+                        estimate.host_loading,
+                        estimate.host_loading - available,
+                        budget.declared_in,
+                    ),
+                )
+                .note("each process reads the checkpoint into memory of its own before it moves it to its card")
+                .help("FSDP's `cpu_ram_efficient_loading` has one process read it; ZeRO-3 divides it as it is read"),
+            );
+        }
     }
 }

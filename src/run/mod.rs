@@ -13,7 +13,8 @@ mod step;
 pub use beside::{Beside, Companion, Doubt, FakeQuantization, Generator, Role, Rollout};
 pub use method::{Lora, LoraTargets, Method, ModelCode, ModelRef, Quantization, ReferenceModel, Task};
 pub use parallelism::{
-    DataParallel, FsdpOptions, HiddenBuffer, Offload, Parallelism, PipelineSchedule, ZeroBuffers,
+    ContextExchange, DataParallel, FsdpOptions, HiddenBuffer, Offload, Parallelism, PipelineSchedule,
+    StageLayers, ZeroBuffers,
 };
 pub use setting::{Origin, Setting};
 pub use step::{

@@ -61,9 +61,71 @@ pub enum PipelineSchedule {
     /// 1F1B over several model chunks a rank.
     #[serde(rename = "interleaved")]
     Interleaved,
-    /// All forwards, then all backwards.
+    /// All forwards, then all backwards, over as many model chunks a rank as are asked for.
     #[serde(rename = "afab")]
     AllForwardAllBackward,
+    /// Interleaved, with the gradients of weights put off to fill the bubble.
+    #[serde(rename = "interleaved-zero-bubble")]
+    InterleavedZeroBubble,
+    /// Two chunks a rank in the shape of a V, gradients of weights put off.
+    #[serde(rename = "zero-bubble-v")]
+    ZeroBubbleV,
+    /// Two chunks a rank in the shape of a V, forwards and backwards overlapped.
+    #[serde(rename = "dual-pipe-v")]
+    DualPipeV,
+}
+
+impl PipelineSchedule {
+    /// Each rank has several chunks of the model.
+    pub fn has_chunks(self) -> bool {
+        !matches!(self, PipelineSchedule::OneForwardOneBackward)
+    }
+
+    /// Rank `i` of `p` has the chunks `i` and `2p − 1 − i`.
+    pub fn is_v(self) -> bool {
+        matches!(self, PipelineSchedule::ZeroBubbleV | PipelineSchedule::DualPipeV)
+    }
+}
+
+/// How the layers are shared out over pipeline stages where it is not evenly.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StageLayers {
+    /// Layers of the first rank.
+    pub first: Option<Setting<u64>>,
+    /// Layers of the last rank.
+    pub last: Option<Setting<u64>>,
+    /// Layers that the embedding counts for.
+    pub embedding: Option<Setting<u64>>,
+    /// Layers that the head counts for.
+    pub head: Option<Setting<u64>>,
+    /// At most so many layers a chunk; how many chunks a rank has follows from it.
+    pub each: Option<Setting<u64>>,
+    /// The first layer of each chunk but the first.
+    pub starts: Option<Setting<Vec<u64>>>,
+}
+
+impl StageLayers {
+    /// Layers that the embedding and the head count for.
+    pub fn weights(&self) -> (u64, u64) {
+        let of = |weight: &Option<Setting<u64>>| weight.as_ref().map_or(0, |n| n.value);
+        (of(&self.embedding), of(&self.head))
+    }
+}
+
+/// What context-parallel ranks exchange in attention.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContextExchange {
+    /// Keys and values go from rank to rank.
+    Ring,
+    /// Each rank gathers all keys and values.
+    AllGather,
+    /// The same, one key head at a time (`varlen_llama3` of ring-flash-attention).
+    GatherByHead,
+    /// Heads for sequence (Ulysses).
+    AllToAll,
 }
 
 /// DeepSpeed's buffers, in elements. Zero means "not used".
@@ -83,6 +145,21 @@ pub struct ZeroBuffers {
     pub persistence_threshold: Setting<u64>,
     /// `sub_group_size`.
     pub sub_group: Setting<u64>,
+    /// `zero_hpz_partition_size` (ZeRO++): ranks that share a second copy of the weights; 1: none.
+    pub secondary: Setting<u64>,
+    /// `zero_quantized_weights` (ZeRO++): weights are gathered in 8 bits.
+    pub quantized_weights: Setting<bool>,
+    /// `zero_quantized_gradients` (ZeRO++): gradients are exchanged in 4 bits.
+    pub quantized_gradients: Setting<bool>,
+    /// `pin_memory` of what is offloaded to the host.
+    pub pinned: Setting<bool>,
+    /// Elements of the host's buffers through which weights on NVMe pass: `buffer_count` of
+    /// `buffer_size`.
+    pub nvme_parameters: Setting<u64>,
+    /// `max_in_cpu`: elements of those weights that stay on the host.
+    pub nvme_in_cpu: Setting<u64>,
+    /// Buffers of the largest sub-group through which states on NVMe pass.
+    pub nvme_states: Setting<u64>,
     /// Hugging Face's `auto`: sizes that follow from the model's width, and are wrong until
     /// [`ZeroBuffers::settle`] has seen it.
     pub from_hidden: Vec<HiddenBuffer>,
@@ -100,6 +177,29 @@ pub enum HiddenBuffer {
 }
 
 impl ZeroBuffers {
+    /// DeepSpeed's own defaults (0.19.6, `runtime/zero/config.py`, `offload_config.py`).
+    pub fn defaults(stage3: bool, by: &str) -> ZeroBuffers {
+        let size = |elements: u64| Setting::default_of(elements, by);
+        let off = || Setting::default_of(false, by);
+        ZeroBuffers {
+            reduce_bucket: size(500_000_000),
+            allgather_bucket: size(500_000_000),
+            overlap_comm: Setting::default_of(stage3, by),
+            prefetch_bucket: size(50_000_000),
+            max_live_parameters: size(1_000_000_000),
+            persistence_threshold: size(100_000),
+            sub_group: size(1_000_000_000),
+            secondary: size(1),
+            quantized_weights: off(),
+            quantized_gradients: off(),
+            pinned: Setting::default_of(true, by),
+            nvme_parameters: size(500_000_000),
+            nvme_in_cpu: size(1_000_000_000),
+            nvme_states: size(4),
+            from_hidden: Vec::new(),
+        }
+    }
+
     /// Fills in what follows from the model's width. Source: transformers
     /// `integrations/deepspeed.py`, `trainer_config_finalize`.
     pub fn settle(&mut self, hidden: u64) {
@@ -151,10 +251,19 @@ pub struct Parallelism {
     pub pipeline_schedule: Setting<PipelineSchedule>,
     /// Model chunks a rank under the interleaved schedule.
     pub virtual_stages: Setting<u64>,
+    /// Micro-batches that go through one chunk before the next has its turn, under the interleaved
+    /// schedules; `None`: as many as there are stages.
+    pub microbatch_group: Option<Setting<u64>>,
+    /// Which stage has how many layers.
+    pub stage_layers: StageLayers,
     /// Context-parallel degree (the sequence split over ranks).
     pub context: Setting<u64>,
+    /// What its ranks exchange.
+    pub context_exchange: Setting<ContextExchange>,
     /// Expert-parallel degree.
     pub expert: Setting<u64>,
+    /// Most tokens an expert takes, as a multiple of its share; `None`: none is dropped.
+    pub expert_capacity: Option<Setting<f64>>,
     /// Where optimizer states live.
     pub offload_optimizer: Setting<Offload>,
     /// Where weights live between uses.
@@ -165,6 +274,8 @@ pub struct Parallelism {
     pub zero: Option<ZeroBuffers>,
     /// FSDP's choices, when FSDP runs it.
     pub fsdp: Option<FsdpOptions>,
+    /// One process of a host reads the checkpoint, and the others get it from there.
+    pub one_loads: Setting<bool>,
     /// FSDP wraps the embedding, and the last norm with the head, in groups of their own, rather
     /// than leave them to the root.
     pub ends_apart: Setting<bool>,

@@ -9,7 +9,10 @@ use crate::framework::fsdp::{self, Options};
 use crate::framework::lowering::here;
 use crate::framework::training_arguments::{self as hf, Defaults, flag};
 use crate::framework::{Lowering, deepspeed};
-use crate::run::{Checkpointing, DataParallel, FsdpOptions, Offload, Origin, Setting, TrainingRun};
+use crate::run::{
+    Batching, Checkpointing, ContextExchange, DataParallel, FsdpOptions, Offload, Origin, Setting,
+    TrainingRun,
+};
 use crate::source::SourceId;
 
 /// The degrees, then whoever divides the states.
@@ -19,6 +22,15 @@ pub(super) fn lower(cx: &mut Lowering<'_>, run: &mut TrainingRun, pairs: &[deeps
         run.parallelism.tensor = tensor;
     }
     if let Some(context) = degree(&["context_parallel_size", "sequence_parallel_degree"]) {
+        // `varlen_llama3` where samples are packed (`schemas/validation.py`).
+        let of = |name: &str| match name {
+            "varlen_llama3" => ContextExchange::GatherByHead,
+            _ => ContextExchange::Ring,
+        };
+        let packed = run.batching.value == Batching::Packed;
+        let default = if packed { ContextExchange::GatherByHead } else { ContextExchange::Ring };
+        run.parallelism.context_exchange =
+            cx.or_default("ring_attn_func", |v| v.as_str().map(of), default, RELEASE);
         run.parallelism.context = context;
     }
     if let Some(expert) = degree(&["expert_parallel_size"]) {
@@ -107,6 +119,9 @@ fn version_2(run: &mut TrainingRun, at: Value<'_>, options: Option<Options<'_>>,
     }
     if let Some(on) = get("activation_checkpointing").filter(|on| on.value) {
         run.activation_checkpointing = on.map(|_| Checkpointing::Full);
+    }
+    if let Some(one) = get("cpu_ram_efficient_loading") {
+        run.parallelism.one_loads = one;
     }
     let reduce = run.compute.clone();
     // Trainer accumulates under Accelerate's `no_sync`, which holds for FSDP too.

@@ -110,7 +110,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, pairs: &[
     if value.is_mapping() {
         let written = |v: Value<'_>| Origin::Written(lowering::here(v));
         conflicts(cx, value, &|v| lowering::here(v), pairs);
-        apply(cx, run, value, &written);
+        apply(run, value, &written);
         return true;
     }
     if let Some(name) = value.as_str() {
@@ -141,7 +141,7 @@ pub fn follow_file(
             Some(root) => {
                 let place = |v: Value<'_>| file.at(if v.span().is_empty() { v.key_span() } else { v.span() });
                 conflicts(cx, root, &place, pairs);
-                apply(cx, run, root, &|v| Origin::Referenced(place(v)));
+                apply(run, root, &|v| Origin::Referenced(place(v)));
             }
             None => {
                 cx.missing("sharding", "the DeepSpeed file does not parse as a JSON object", Some(at));
@@ -156,7 +156,7 @@ pub fn follow_file(
                         "the file is not in the repository; taken to be the `{base}` that {whose} ships"
                     );
                     if let Some(root) = document.root(Dialect::Json) {
-                        apply(cx, run, root, &|_| Origin::Assumed(reason.clone()));
+                        apply(run, root, &|_| Origin::Assumed(reason.clone()));
                     }
                 }
                 None => not_followed(cx, run, at, name, error),
@@ -182,7 +182,7 @@ fn not_followed(
         let reason = format!("`{base}` is not in the repository; its name is taken for its content");
         let document = Document::parse(&crate::source::Source::new(base, text), Syntax::Json);
         if let Some(root) = document.root(Dialect::Json) {
-            apply(cx, run, root, &|_| Origin::Assumed(reason.clone()));
+            apply(run, root, &|_| Origin::Assumed(reason.clone()));
         }
         return;
     }
@@ -204,12 +204,7 @@ fn not_followed(
 }
 
 /// What a DeepSpeed mapping does to a run. `origin` says where a value of the mapping stands.
-pub fn apply(
-    cx: &mut Lowering<'_>,
-    run: &mut TrainingRun,
-    root: Value<'_>,
-    origin: &dyn Fn(Value<'_>) -> Origin,
-) {
+pub fn apply(run: &mut TrainingRun, root: Value<'_>, origin: &dyn Fn(Value<'_>) -> Origin) {
     let zero = root.get("zero_optimization").filter(Value::is_mapping);
     let of = |value: Value<'_>| origin(value);
     let by = RELEASE;
@@ -228,7 +223,7 @@ pub fn apply(
     if let Some(zero) = zero {
         offload(run, zero, stage, &of);
         run.parallelism.zero = Some(buffers(zero, stage, &of));
-        groups(cx, run, zero, &of);
+        groups(run, zero, &of);
     } else {
         run.parallelism.zero = None;
     }
@@ -303,6 +298,13 @@ fn buffers(zero: Value<'_>, stage: i64, of: &dyn Fn(Value<'_>) -> Origin) -> Zer
         Some((value, on)) => Setting { value: on, origin: of(value) },
         None => Setting::default_of(stage >= 3, RELEASE),
     };
+    let whole = |path: &str| zero.path(path).and_then(|v| Some((v, u64::try_from(v.to_int()?).ok()?)));
+    let secondary = whole("zero_hpz_partition_size")
+        .filter(|(_, ranks)| *ranks > 1 && stage >= 3)
+        .map(|(value, ranks)| Setting { value: ranks, origin: of(value) });
+    let flag =
+        |path: &str| zero.path(path).and_then(|v| Some(Setting { value: v.to_bool()?, origin: of(v) }));
+    let defaults = ZeroBuffers::defaults(stage >= 3, RELEASE);
     ZeroBuffers {
         reduce_bucket,
         allgather_bucket,
@@ -312,21 +314,35 @@ fn buffers(zero: Value<'_>, stage: i64, of: &dyn Fn(Value<'_>) -> Origin) -> Zer
         persistence_threshold,
         sub_group,
         from_hidden,
+        secondary: secondary.unwrap_or(defaults.secondary),
+        quantized_weights: flag("zero_quantized_weights").unwrap_or(defaults.quantized_weights),
+        quantized_gradients: flag("zero_quantized_gradients").unwrap_or(defaults.quantized_gradients),
+        pinned: flag("offload_optimizer.pin_memory").unwrap_or(defaults.pinned),
+        nvme_parameters: nvme_parameters(zero, of).unwrap_or(defaults.nvme_parameters),
+        nvme_in_cpu: zero
+            .path("offload_param.max_in_cpu")
+            .and_then(|v| Some((v, v.to_float().filter(|x| *x >= 0.0 && *x < 1e18)?)))
+            .map_or(defaults.nvme_in_cpu, |(v, x)| Setting { value: x as u64, origin: of(v) }),
+        nvme_states: whole("offload_optimizer.buffer_count")
+            .map_or(defaults.nvme_states, |(value, count)| Setting { value: count, origin: of(value) }),
     }
 }
 
-/// MiCS shards within a group; ZeRO++ keeps a second copy, which is not modelled.
-fn groups(cx: &mut Lowering<'_>, run: &mut TrainingRun, zero: Value<'_>, of: &dyn Fn(Value<'_>) -> Origin) {
+/// Elements of the buffers through which weights on NVMe pass. `None`: both keys are absent.
+fn nvme_parameters(zero: Value<'_>, of: &dyn Fn(Value<'_>) -> Origin) -> Option<Setting<u64>> {
+    let written = |key: &str| zero.path(&format!("offload_param.{key}")).filter(|v| v.to_float().is_some());
+    let number = |key: &str, default: f64| written(key).and_then(|v| v.to_float()).unwrap_or(default);
+    let at = written("buffer_size").or_else(|| written("buffer_count"))?;
+    let elements = number("buffer_count", 5.0) * number("buffer_size", 1e8);
+    Some(Setting { value: elements.clamp(0.0, 1e18) as u64, origin: of(at) })
+}
+
+/// MiCS shards within a group, replicas between groups. With `mics_hierarchical_params_gather` weights
+/// are gathered in the same buffer, between nodes first (`zero/mics.py`).
+fn groups(run: &mut TrainingRun, zero: Value<'_>, of: &dyn Fn(Value<'_>) -> Origin) {
     let number = |key: &str| zero.get(key).and_then(|v| v.to_int().map(|n| (v, n)));
     if let Some((value, n)) = number("mics_shard_size").filter(|(_, n)| *n > 0) {
         run.parallelism.shard_group = Some(Setting { value: n as u64, origin: of(value) });
-    }
-    if let Some((value, _)) = number("zero_hpz_partition_size").filter(|(_, n)| *n > 1) {
-        cx.missing(
-            "zero_hpz_partition_size",
-            "ZeRO++ keeps a second, node-local copy of the weights, which is not modelled yet",
-            of(value).location(),
-        );
     }
 }
 

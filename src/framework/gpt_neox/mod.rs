@@ -258,8 +258,7 @@ fn parallelism(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
         max_live_parameters: number(zero, "stage3_max_live_parameters", 1_000_000_000),
         persistence_threshold: number(zero, "stage3_param_persistence_threshold", 100_000),
         sub_group: number(zero, "sub_group_size", 1_000_000_000),
-
-        from_hidden: Vec::new(),
+        ..ZeroBuffers::defaults(stage3, "DeepSpeed")
     });
 }
 

@@ -10,8 +10,8 @@ use super::super::training_arguments::{self as hf, flag, text};
 use crate::document::Value;
 use crate::run::{
     Attention, Batching, Checkpointing, Companion, DataParallel, Doubt, Dtype, Generator, ModelCode,
-    Optimizer, OptimizerImplementation, PipelineSchedule, ReferenceModel, Role, Rollout, Setting, Task,
-    TrainingRun,
+    Optimizer, OptimizerImplementation, PipelineSchedule, ReferenceModel, Role, Rollout, Setting,
+    StageLayers, Task, TrainingRun,
 };
 
 fn on(cx: &Lowering<'_>, key: &str) -> Option<Setting<bool>> {
@@ -157,6 +157,14 @@ pub(super) fn megatron(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) -
     let parallel = &mut run.parallelism;
     parallel.tensor = degree("tensor_model_parallel_size");
     parallel.pipeline = degree("pipeline_model_parallel_size");
+    let counts = |key: &str| cx.written(key, |v| flag(v).filter(|on| *on).map(|_| 1));
+    parallel.stage_layers = StageLayers {
+        embedding: counts("account_for_embedding_in_pipeline_split"),
+        head: counts("account_for_loss_in_pipeline_split"),
+        ..StageLayers::default()
+    };
+    parallel.expert_capacity =
+        cx.written("moe_expert_capacity_factor", |v| v.to_float().filter(|c| *c > 0.0));
     parallel.context = degree("context_parallel_size");
     parallel.expert = degree("expert_model_parallel_size");
     parallel.virtual_stages = degree("virtual_pipeline_model_parallel_size");
@@ -170,5 +178,9 @@ pub(super) fn megatron(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) -
     parallel.data_parallel = cx.or_default("use_distributed_optimizer", divides, DataParallel::Ddp, by);
     parallel.zero = None;
     parallel.fsdp = None;
+    if let Some(layout) = cx.root.get("pipeline_model_parallel_layout").filter(|v| !v.is_null()) {
+        let why = "a layout of its own says which stage has which layers; it is not read yet";
+        cx.missing("pipeline parallel", why, Some(crate::framework::lowering::here(layout)));
+    }
     true
 }

@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, Kernels, Loss, Method, ModelCode, Offload,
-    Optimizer, OptimizerImplementation, PipelineSchedule, Quantization, ReferenceModel, Task,
+    Attention, Batching, Checkpointing, ContextExchange, DataParallel, Dtype, Kernels, Loss, Method,
+    ModelCode, Offload, Optimizer, OptimizerImplementation, PipelineSchedule, Quantization, ReferenceModel,
+    Task,
 };
 
 /// A training run in llmlint's own format.
@@ -232,15 +233,35 @@ pub struct Parallelism {
     pub pipeline: Option<u64>,
     /// Their schedule. Default: 1f1b.
     pub schedule: Option<PipelineSchedule>,
-    /// Model chunks a rank under the interleaved schedule. Default: 1.
+    /// Model chunks a rank, under the schedules that have several. Default: 1.
     #[schemars(range(min = 1))]
     pub virtual_stages: Option<u64>,
     /// Context-parallel degree. Default: 1.
     #[schemars(range(min = 1))]
     pub context: Option<u64>,
+    /// What context-parallel ranks exchange. Default: ring.
+    pub context_exchange: Option<ContextExchange>,
+    /// Micro-batches that go through one chunk before the next has its turn, under the interleaved
+    /// schedule (Megatron's `microbatch_group_size_per_vp_stage`). Default: the pipeline stages.
+    #[schemars(range(min = 1))]
+    pub microbatch_group: Option<u64>,
+    /// Layers of the first pipeline rank, where not all have the same number.
+    #[schemars(range(min = 1))]
+    pub first_stage_layers: Option<u64>,
+    /// Layers of the last pipeline rank.
+    #[schemars(range(min = 1))]
+    pub last_stage_layers: Option<u64>,
+    /// Layers that the embedding counts for where layers are shared out over stages. Default: 0.
+    pub embedding_counts_for: Option<u64>,
+    /// Layers that the head counts for. Default: 0.
+    pub head_counts_for: Option<u64>,
     /// Expert-parallel degree. Default: 1.
     #[schemars(range(min = 1))]
     pub expert: Option<u64>,
+    /// Most tokens an expert takes, as a multiple of its share. Default: no token is dropped.
+    pub expert_capacity: Option<f64>,
+    /// One process of a host reads the checkpoint, and the others get it from there. Default: false.
+    pub one_loads: Option<bool>,
     /// Where states live when not on the GPU.
     pub offload: Option<OffloadTable>,
     /// DeepSpeed's buffers, in elements.
@@ -277,6 +298,12 @@ pub struct Zero {
     pub stage3_param_persistence_threshold: Option<f64>,
     /// Default: 1e9.
     pub sub_group_size: Option<f64>,
+    /// Ranks that share a second copy of the weights (ZeRO++). Default: 1, none.
+    pub zero_hpz_partition_size: Option<f64>,
+    /// Weights are gathered in 8 bits (ZeRO++). Default: false.
+    pub zero_quantized_weights: Option<bool>,
+    /// Gradients are exchanged in 4 bits (ZeRO++). Default: false.
+    pub zero_quantized_gradients: Option<bool>,
 }
 
 /// FSDP's choices.

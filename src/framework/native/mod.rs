@@ -9,9 +9,10 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Beside, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets,
-    Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism,
-    PipelineSchedule, Quantization, ReferenceModel, Setting, Task, TrainingRun, ZeroBuffers,
+    Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions, Kernels,
+    Lora, LoraTargets, Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation,
+    Parallelism, PipelineSchedule, Quantization, ReferenceModel, Setting, StageLayers, Task, TrainingRun,
+    ZeroBuffers,
 };
 use crate::settings::BudgetTable;
 use crate::source::Span;
@@ -298,11 +299,22 @@ fn parallelism(cx: &Lowering<'_>) -> Parallelism {
         pipeline: cx.or_default(&key("pipeline"), positive, 1, BY),
         pipeline_schedule: or(cx, &key("schedule"), PipelineSchedule::OneForwardOneBackward),
         virtual_stages: cx.or_default(&key("virtual_stages"), positive, 1, BY),
+        microbatch_group: cx.written(&key("microbatch_group"), positive),
+        stage_layers: StageLayers {
+            first: cx.written(&key("first_stage_layers"), positive),
+            last: cx.written(&key("last_stage_layers"), positive),
+            embedding: cx.written(&key("embedding_counts_for"), elements),
+            head: cx.written(&key("head_counts_for"), elements),
+            ..StageLayers::default()
+        },
         context: cx.or_default(&key("context"), positive, 1, BY),
+        context_exchange: or(cx, &key("context_exchange"), ContextExchange::Ring),
         expert: cx.or_default(&key("expert"), positive, 1, BY),
+        expert_capacity: cx.written(&key("expert_capacity"), |v| v.as_float().filter(|c| *c > 0.0)),
         offload_optimizer: or(cx, &key("offload.optimizer"), Offload::None),
         offload_parameters: or(cx, &key("offload.parameters"), Offload::None),
         zero: zero.then(|| zero_buffers(cx, data_parallel.value)),
+        one_loads: or(cx, &key("one_loads"), false),
         ends_apart: or(cx, &key("fsdp.ends_apart"), false),
         fsdp: fsdp.then(|| FsdpOptions {
             version: or(cx, &key("fsdp.version"), 2),
@@ -332,8 +344,10 @@ fn zero_buffers(cx: &Lowering<'_>, stage: DataParallel) -> ZeroBuffers {
         max_live_parameters: size("stage3_max_live_parameters", 1_000_000_000),
         persistence_threshold: size("stage3_param_persistence_threshold", 100_000),
         sub_group: size("sub_group_size", 1_000_000_000),
-
-        from_hidden: Vec::new(),
+        secondary: size("zero_hpz_partition_size", 1),
+        quantized_weights: or(cx, "parallelism.zero.zero_quantized_weights", false),
+        quantized_gradients: or(cx, "parallelism.zero.zero_quantized_gradients", false),
+        ..ZeroBuffers::defaults(stage == DataParallel::Zero3, "DeepSpeed 0.18")
     }
 }
 
