@@ -146,7 +146,7 @@ fn files_are_recognised_as_what_they_are() {
 /// 8 GPUs are declared. What is below 1 is models: ids that are not public or not in the catalogue,
 /// families whose layers are not traced, diffusion.
 const SHARES: &[(&str, f64)] = &[
-    ("axolotl", 0.75),
+    ("axolotl", 0.88),
     ("llama-factory", 0.84),
     ("llama-factory-v1", 0.91),
     ("trl", 1.0),

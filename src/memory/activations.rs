@@ -8,7 +8,7 @@ use super::coefficients::Table;
 use super::expression::{Sum, Symbol, Symbols};
 use super::own_layers;
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
-use crate::catalog::Family;
+use crate::catalog::{Family, Mixer};
 use crate::run::{Checkpointing, Dtype, Kernels, Loss, ModelCode, Quantization, TrainingRun};
 
 /// Activations of a run, in bytes as sums of the tables' symbols.
@@ -132,12 +132,25 @@ fn fake_quantized(activations: &mut Activations, run: &TrainingRun, shape: &Shap
     activations.doubt = Some((0.25, "the copies of fake quantisation are derived, not traced"));
 }
 
+const STATE_SPACES: &str = "state spaces are taken to run mamba-ssm's and causal-conv1d's kernels; without them PyTorch's own code keeps several times as much";
+
 /// Blocks that are taken for others, or depend on what is installed beside transformers.
 fn doubt(run: &TrainingRun, shape: &Shape<'_>) -> Option<(f64, &'static str)> {
     match shape.architecture.family {
         Family::Qwen35 | Family::Qwen35Moe | Family::Qwen3Next => Some((
             0.1,
             "gated delta nets are taken to run flash-linear-attention's kernels; without it PyTorch's own code keeps several times as much",
+        )),
+        Family::FalconH1 | Family::NemotronH | Family::Jamba => Some((0.1, STATE_SPACES)),
+        Family::GraniteMoeHybrid
+            if (0..shape.architecture.layers)
+                .any(|layer| shape.architecture.layer(layer).mixer == Mixer::Mamba2) =>
+        {
+            Some((0.1, STATE_SPACES))
+        }
+        Family::KimiLinear => Some((
+            0.15,
+            "Kimi's delta attention is taken to run flash-linear-attention's kernels; without it PyTorch's own code keeps several times as much",
         )),
         Family::Mllama => {
             Some((0.15, "layers that attend to the image are taken for those that attend to the text"))
@@ -233,8 +246,9 @@ fn masked_window(activations: &mut Activations, shape: &Shape<'_>, checkpointed:
 /// has its own width.
 fn dense_layers(activations: &mut Activations, shape: &Shape<'_>) {
     let architecture = shape.architecture;
-    // Llama 4's dense layers have a table of their own.
-    if architecture.moe.is_none() || shape.family == "llama4" {
+    // Dense layers of these have tables of their own.
+    let own = matches!(architecture.family, Family::Jamba | Family::NemotronH) || shape.family == "llama4";
+    if architecture.moe.is_none() || own {
         return;
     }
     let layers = architecture.layers;
@@ -307,6 +321,13 @@ pub(crate) fn adapted(
     let mut transient = parts.get(&format!("transient-{point}"));
     if checkpointed {
         transient = parts.get(&format!("checkpoint-transient-{point}")).plus(&own);
+    }
+    // Blocks whose mixer may be their largest point.
+    let mixer = if adapters.dropout { "transient-mixer-dropout" } else { "transient-mixer" };
+    let mixer = if checkpointed { format!("checkpoint-{mixer}") } else { mixer.to_owned() };
+    if let Some(mixer) = parts.part(&mixer) {
+        let mixer = if checkpointed { mixer.plus(&own) } else { mixer };
+        transient = larger(transient, mixer, &shape.symbols);
     }
     let mut checkpoint = parts.get("checkpoint-layer");
     if run.reentrant_checkpointing.value && run.quantization.value == Quantization::Int8 {

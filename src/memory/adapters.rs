@@ -3,7 +3,7 @@
 
 use super::expression::{Sum, Symbol, Symbols};
 use super::parameters::lora::{self, Site};
-use super::parameters::{Inventory, Role};
+use super::parameters::{Inventory, Place, Role};
 use crate::catalog::{Architecture, Family};
 use crate::run::{Dtype, Lora, LoraTargets, Quantization, TrainingRun};
 
@@ -22,6 +22,12 @@ enum Input {
     LatentQuery,
     /// The same of keys and values.
     LatentKeyValue,
+    /// What a state space projects.
+    Mixer,
+    /// What its short convolution gave.
+    Convolved,
+    /// What a low-rank gate or step size is made of.
+    LowRank,
 }
 
 fn input_of(module: &str) -> Input {
@@ -33,6 +39,9 @@ fn input_of(module: &str) -> Input {
         "w2" | "output_linear" => Input::Down,
         "c_proj" if in_mlp => Input::Down,
         "w1" | "w3" | "input_linear" => Input::Mlp,
+        "in_proj" => Input::Mixer,
+        "x_proj" => Input::Convolved,
+        "dt_proj" | "f_b_proj" | "g_b_proj" => Input::LowRank,
         "q_b_proj" => Input::LatentQuery,
         "kv_b_proj" => Input::LatentKeyValue,
         "gate_proj" | "up_proj" | "gate_up_proj" | "fc1" | "dense_h_to_4h" | "c_fc" | "fc_in" | "lin1" => {
@@ -54,6 +63,8 @@ struct Module {
     output: f64,
     copies: f64,
     reads: Input,
+    /// In which layers.
+    place: Place,
 }
 
 /// The adapters of a run.
@@ -185,6 +196,7 @@ impl Adapters {
             input: site.input as f64,
             output: site.output as f64,
             copies: site.base.copies as f64,
+            place: site.base.place,
             reads: match input_of(site.base.module_in_layer()) {
                 Input::Mlp if one_norm => Input::Attention,
                 other => other,
@@ -276,7 +288,7 @@ impl Adapters {
         }
         let mut inputs = 0.0;
         let mut weights = 0.0;
-        let mut read: Vec<Input> = Vec::new();
+        let mut read: Vec<(Input, Place)> = Vec::new();
         for module in &self.modules {
             let share = module.copies / self.layers;
             let own =
@@ -288,7 +300,7 @@ impl Adapters {
                 inputs += share * self.mode.element * module.input;
             } else if self.mode.base_keeps {
                 // Nothing of the adapter's own.
-            } else if module.reads != Input::Projection && !read.contains(&module.reads) {
+            } else if module.reads != Input::Projection && !read.contains(&(module.reads, module.place)) {
                 // Attention keeps its output anyway; of the others the first pays.
                 inputs += share * self.mode.element * module.input;
             }
@@ -300,7 +312,7 @@ impl Adapters {
             if self.mode.cast_weights {
                 weights += share * 2.0 * (module.input + module.output);
             }
-            read.push(module.reads);
+            read.push((module.reads, module.place));
         }
         let count: f64 = self.modules.iter().map(|m| m.copies / self.layers).sum();
         let hidden = symbols.get(Symbol::Hidden).max(1.0);

@@ -13,6 +13,8 @@ struct Member {
     layers: f64,
     /// Symbols that are not the model's usual ones in these layers, as a factor.
     factors: Vec<(Symbol, f64)>,
+    /// With the model's usual attention.
+    attends: bool,
 }
 
 /// The tables of a model's layers.
@@ -44,7 +46,7 @@ impl Blend {
             for index in 0..a.layers {
                 let layer = a.layer(index);
                 let windowed = layer.mixer == Mixer::SlidingAttention;
-                let key = (block(shape.family, a, layer)?, factors(a, layer)?, windowed);
+                let key = (block(shape.family, a, layer, index), factors(a, layer)?, windowed);
                 match kinds.iter_mut().find(|(known, _)| *known == key) {
                     Some((_, layers)) => *layers += 1.0,
                     None => kinds.push((key, 1.0)),
@@ -58,7 +60,8 @@ impl Blend {
             .map(|((name, factors, windowed), layers)| {
                 let table = if name == shape.family && !windowed { Some(main) } else { find(name, windowed) };
                 let table = table.ok_or_else(|| format!("what a {name} layer keeps is not traced yet"))?;
-                Ok(Member { table, layers, factors })
+                let attends = table == main || name == "jamba-moe" || name == "gemma3n-sparse";
+                Ok(Member { table, layers, factors, attends })
             })
             .collect::<Result<Vec<_>, String>>()?;
         Ok(Blend { main, members, symbols: shape.symbols.clone() })
@@ -66,7 +69,7 @@ impl Blend {
 
     /// Of one table, for every layer.
     pub(crate) fn of(main: Table, shape: &Shape<'_>) -> Blend {
-        let member = Member { table: main, layers: 1.0, factors: Vec::new() };
+        let member = Member { table: main, layers: 1.0, factors: Vec::new(), attends: true };
         Blend { main, members: vec![member], symbols: shape.symbols.clone() }
     }
 
@@ -100,10 +103,10 @@ impl Blend {
         self.part(name).unwrap_or_default()
     }
 
-    /// Share of the layers that are of the model's main block: those with the usual attention.
+    /// Share of the layers that have the model's usual attention.
     pub(crate) fn main_share(&self) -> f64 {
         let all: f64 = self.members.iter().map(|m| m.layers).sum();
-        let main = self.members.iter().filter(|m| m.table == self.main).map(|m| m.layers).sum::<f64>();
+        let main = self.members.iter().filter(|m| m.attends).map(|m| m.layers).sum::<f64>();
         if all > 0.0 { main / all } else { 1.0 }
     }
 }
@@ -134,24 +137,45 @@ fn differs(family: Family) -> bool {
             | Family::Jamba
             | Family::NemotronH
             | Family::Lfm2
+            | Family::Lfm2Moe
             | Family::Llama4
+            | Family::Gemma3n
             | Family::Gemma4
     )
 }
 
 /// The name of a layer's block.
-fn block(main: &'static str, a: &Architecture, layer: Layer) -> Result<&'static str, String> {
-    Ok(match (layer.mixer, a.family) {
+fn block(main: &'static str, a: &Architecture, layer: Layer, index: u64) -> &'static str {
+    match (layer.mixer, a.family) {
         (Mixer::DeltaNet, Family::Qwen35) => "qwen3_5-linear",
         (Mixer::DeltaNet, _) => "qwen3_5_moe-linear",
         (Mixer::ShortConvolution, Family::Lfm2) => "lfm2-conv",
+        (Mixer::ShortConvolution, _) => "lfm2_moe-conv",
         (_, Family::Llama4) if main == "llama4" && layer.mlp == LayerMlp::Dense => "llama4-dense",
-        (Mixer::Mamba1 | Mixer::Mamba2 | Mixer::AttentionAndMamba2, _) => {
-            return Err("what a layer with a state space (Mamba) keeps is not traced yet".into());
-        }
-        (Mixer::KimiDelta, _) => return Err("what Kimi's delta attention keeps is not traced yet".into()),
+        (Mixer::KimiDelta, _) => "kimi_linear-delta",
+        (Mixer::Mamba1, _) if layer.mlp == LayerMlp::Sparse => "jamba-mamba-moe",
+        (Mixer::Mamba1, _) => "jamba-mamba",
+        (_, Family::Jamba) if layer.mlp == LayerMlp::Sparse => "jamba-moe",
+        (Mixer::Mamba2, Family::NemotronH) => "nemotron_h-mamba",
+        (Mixer::None, _) if layer.mlp == LayerMlp::Sparse => "nemotron_h-moe",
+        (Mixer::None, _) => "nemotron_h-mlp",
+        (Mixer::Mamba2, _) if a.moe.is_some() => "granitemoehybrid-moe-mamba",
+        (Mixer::Mamba2, _) => "granitemoehybrid-mamba",
+        (_, Family::Gemma3n) if keeps_the_largest(a, index) => "gemma3n-sparse",
         _ => main,
-    })
+    }
+}
+
+/// Gemma 3n: the first ten layers keep only the largest values of their MLP's gate, unless the
+/// config lists the shares.
+fn keeps_the_largest(a: &Architecture, index: u64) -> bool {
+    match a.config.get("activation_sparsity_pattern").and_then(serde_json::Value::as_array) {
+        Some(shares) => {
+            let share = usize::try_from(index).ok().and_then(|i| shares.get(i)?.as_f64());
+            share.is_some_and(|share| share > 0.0)
+        }
+        None => index < 10 && a.layers > 10,
+    }
 }
 
 /// How a layer's dimensions differ from the model's usual ones.
@@ -163,6 +187,14 @@ fn factors(a: &Architecture, layer: Layer) -> Result<Vec<(Symbol, f64)>, String>
             let shared = a.moe.as_ref().map_or(a.intermediate_size, |moe| moe.shared_intermediate_size);
             let width = a.dimension("intermediate_size_mlp")?.unwrap_or(shared);
             factors.push((Symbol::FeedForward, ratio(width, shared)));
+        }
+        Family::NemotronH if layer.mlp == LayerMlp::Dense => {
+            let shared = a.moe.as_ref().map_or(a.intermediate_size, |moe| moe.shared_intermediate_size);
+            factors.push((Symbol::FeedForward, ratio(a.intermediate_size, shared)));
+        }
+        Family::Gemma3n if layer.shares_keys => {
+            factors.push((Symbol::Key, 0.0));
+            factors.push((Symbol::KvHeads, 0.0));
         }
         Family::Gemma4 => {
             if layer.mixer == Mixer::Attention {

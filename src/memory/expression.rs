@@ -81,6 +81,22 @@ symbols! {
     DeltaHeads => "hv",
     /// Gated delta nets: width of one key head.
     DeltaKeyWidth => "kw",
+    /// State spaces: inner width.
+    StateInner => "mi",
+    /// State spaces: groups that share B and C.
+    StateGroups => "mg",
+    /// State spaces: values a head keeps of each of its channels.
+    StateSize => "mn",
+    /// State spaces: heads.
+    StateHeads => "mh",
+    /// State spaces: tokens of a chunk.
+    StateChunk => "mc",
+    /// State spaces: parts in which the kernel sums the gradients of a group.
+    StateParts => "ms",
+    /// State spaces: values of the chunks' states, a token: `mi·mn / mc`.
+    StatePerToken => "mt",
+    /// State spaces of the first kind: rank of the step sizes.
+    StateRank => "mr",
     /// Width of the embedding that every layer has (Gemma 4).
     PerLayer => "hp",
     /// Rank of the adapters.

@@ -175,7 +175,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn quantized(&self) -> f64 {
         let inventory = &self.shape.inventory;
         let experts = if self.run.quantized_experts.value { inventory.stacked_experts() } else { 0 };
-        (inventory.quantizable() + experts) as f64
+        (inventory.quantizable() + experts).saturating_sub(inventory.fused_projections()) as f64
     }
 
     /// Layers.

@@ -208,6 +208,7 @@ impl<'a> Shape<'a> {
         self.symbols.set(Symbol::Sequence, sequence);
         self.symbols.set(Symbol::SequencePlusOne, sequence.saturating_add(1));
         self.symbols.set(Symbol::Tokens, batch.saturating_mul(sequence));
+        self.symbols.set(Symbol::StateParts, parts_of_sums(&self.symbols));
     }
 
     /// Sets the sequences of a forward, each of the run's length.
@@ -252,8 +253,7 @@ impl<'a> Shape<'a> {
         // A model that has SDPA keeps the same for FlashAttention; one that has not runs eagerly
         // where SDPA is asked for.
         let attentions: &[&str] = match attention {
-            // These blocks have no attention, and are traced once.
-            _ if family.ends_with("-linear") || family.ends_with("-conv") => &["sdpa"],
+            _ if without_attention(family) => &["sdpa"],
             "eager" => &["eager"],
             "flash" => &["flash", "sdpa", "eager"],
             other => &[other, "eager"],
@@ -289,6 +289,28 @@ fn table_family(run: &TrainingRun, architecture: &Architecture) -> &'static str 
     }
     family_key(architecture)
 }
+
+/// Blocks without attention are traced once.
+fn without_attention(block: &str) -> bool {
+    let mixers = ["-linear", "-conv", "-delta"];
+    mixers.iter().any(|m| block.ends_with(m)) || block.contains("-mamba") || block.starts_with("nemotron_h-")
+}
+
+/// mamba-ssm sums the gradients of a group's B and C in so many parts that every multiprocessor has
+/// work (`ssd_chunk_scan.py`, `_chunk_scan_bwd_dC`).
+fn parts_of_sums(s: &Symbols) -> u64 {
+    let get = |symbol| s.get(symbol);
+    if get(Symbol::StateHeads) == 0.0 || get(Symbol::StateGroups) == 0.0 {
+        return 0;
+    }
+    let chunks = get(Symbol::Batch) * (get(Symbol::Sequence) / get(Symbol::StateChunk).max(1.0)).ceil();
+    let heads = (get(Symbol::StateHeads) / get(Symbol::StateGroups)).max(1.0);
+    let each = (chunks * get(Symbol::StateHeads) / MULTIPROCESSORS).ceil().clamp(1.0, heads);
+    (heads / each).ceil() as u64
+}
+
+/// Of an H100 or H200 (NVIDIA's data sheet, SXM); an A100 has 108.
+const MULTIPROCESSORS: f64 = 132.0;
 
 /// The attention's name in the tables.
 pub(crate) fn attention_key(run: &TrainingRun) -> &'static str {
@@ -346,6 +368,13 @@ fn dimensions(a: &Architecture) -> Symbols {
     s.set(Symbol::DeltaHeads, values);
     s.set(Symbol::DeltaKeyWidth, dimension("linear_key_head_dim"));
     s.set(Symbol::PerLayer, dimension("hidden_size_per_layer_input"));
+    if a.family == Family::KimiLinear {
+        let (heads, width) = (dimension("linear_num_heads"), dimension("linear_head_dim"));
+        s.set(Symbol::DeltaValues, heads.saturating_mul(width));
+        s.set(Symbol::DeltaHeads, heads);
+        s.set(Symbol::DeltaKeyWidth, width);
+    }
+    state_spaces(a, &dimension, &mut s);
     if let Some(mla) = &a.mla {
         let h = a.heads;
         s.set(Symbol::LatentQuery, h.saturating_mul(mla.qk_nope_head_dim + mla.qk_rope_head_dim));
@@ -356,4 +385,37 @@ fn dimensions(a: &Architecture) -> Symbols {
         s.set(Symbol::QueryRank, mla.q_lora_rank.unwrap_or(0));
     }
     s
+}
+
+/// Dimensions of Mamba's layers, under each family's names for them (as `parameters/mixers.rs`).
+fn state_spaces(a: &Architecture, dimension: &dyn Fn(&str) -> u64, s: &mut Symbols) {
+    let expanded = a.hidden_size.saturating_mul(dimension("mamba_expand"));
+    let (inner, groups, state, heads, chunk) = match a.family {
+        Family::Jamba => {
+            s.set(Symbol::StateRank, a.config_u64("mamba_dt_rank").unwrap_or(a.hidden_size.div_ceil(16)));
+            // Dense and routed MLPs have one width.
+            s.set(Symbol::Expert, a.intermediate_size);
+            (expanded, 0, dimension("mamba_d_state"), 0, 0)
+        }
+        Family::NemotronH => {
+            let heads = dimension("mamba_num_heads");
+            let inner = heads.saturating_mul(dimension("mamba_head_dim"));
+            (inner, dimension("n_groups"), dimension("ssm_state_size"), heads, dimension("chunk_size"))
+        }
+        Family::FalconH1 | Family::GraniteMoeHybrid => {
+            let own = Some(dimension("mamba_d_ssm")).filter(|n| *n > 0 && a.family == Family::FalconH1);
+            let (groups, state) = (dimension("mamba_n_groups"), dimension("mamba_d_state"));
+            let chunk = dimension("mamba_chunk_size");
+            (own.unwrap_or(expanded), groups, state, dimension("mamba_n_heads"), chunk)
+        }
+        _ => return,
+    };
+    // The usual chunk of mamba-ssm, where a config leaves it out.
+    let chunk = if chunk == 0 { 256 } else { chunk };
+    s.set(Symbol::StateInner, inner);
+    s.set(Symbol::StateGroups, groups);
+    s.set(Symbol::StateSize, state);
+    s.set(Symbol::StateHeads, heads);
+    s.set(Symbol::StateChunk, chunk);
+    s.set(Symbol::StatePerToken, inner.saturating_mul(state) / chunk);
 }

@@ -411,4 +411,12 @@ impl Inventory {
     pub fn quantizable(&self) -> u64 {
         self.sum(|t| self.is_quantizable(t))
     }
+
+    /// Parameters of Mamba-2's output projections. mamba-ssm's fused function multiplies with the
+    /// weight itself, so that a packed one fails: Axolotl leaves Falcon-H1's `out_proj` in 16 bits
+    /// (`loaders/model.py`), and the same call stands in Nemotron-H and Granite 4 (transformers 5.23).
+    pub fn fused_projections(&self) -> u64 {
+        let fused = matches!(self.family, Family::FalconH1 | Family::NemotronH | Family::GraniteMoeHybrid);
+        self.sum(|t| fused && t.role == Role::Mixer && t.linear.is_some() && t.module_name() == "out_proj")
+    }
 }
