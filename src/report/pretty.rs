@@ -10,6 +10,7 @@ use super::window::{self, Beside, Snippet};
 use super::{Options, Summary, bar, place, rule_url, words};
 use crate::check::{FileReport, Report, Verdict};
 use crate::finding::{Finding, Fix, Safety, Severity};
+use crate::framework;
 use crate::sanitize;
 use crate::source::SourceId;
 use crate::units::Bytes;
@@ -399,6 +400,21 @@ fn shorten(path: &str, room: usize) -> String {
     format!("{start}…{end}")
 }
 
+/// The frameworks whose files were recognised and not read, so that nobody wonders.
+fn unsupported(report: &Report) -> Option<String> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for name in report.files.iter().filter_map(|file| file.framework) {
+        if framework::by_name(name).is_some_and(|framework| !framework.supported()) {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    let list: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| if *count > 1 { format!("{name} ({count})") } else { (*name).to_owned() })
+        .collect();
+    (!list.is_empty()).then(|| format!("Recognised, and not supported yet: {}", list.join(", ")))
+}
+
 /// What was looked at and what came out, in one or two lines.
 pub(super) fn footer(report: &Report) -> Vec<String> {
     let summary = Summary::of(report);
@@ -434,6 +450,7 @@ pub(super) fn footer(report: &Report) -> Vec<String> {
     let time = if millis < 10_000 { format!("{millis} ms") } else { format!("{} s", millis / 1000) };
     first.push_str(&format!(" ({}, {time})", words::count(summary.files, "file")));
     let mut lines = vec![first];
+    lines.extend(unsupported(report));
     if summary.findings() > 0 {
         lines.push("`llmlint rules NAME` explains a rule".to_owned());
     }

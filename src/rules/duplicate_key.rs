@@ -49,8 +49,9 @@ declare_rule! {
 impl DuplicateKey {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let Some(framework) = file.framework else { return };
-        // Nobody asked about files that train nothing.
-        if file.kind == Kind::Other {
+        // Nobody asked about files that train nothing, and of frameworks that are only recognised
+        // it is not known who reads the key.
+        if file.kind == Kind::Other || !framework.supported() {
             return;
         }
         let refuses = framework.dialect(file.document.syntax) == Dialect::OmegaConf;

@@ -3,6 +3,7 @@
 use super::{Checked, place};
 use crate::declare_rule;
 use crate::finding::{Finding, Severity};
+use crate::run::Origin;
 
 declare_rule! {
     /// ## What it does
@@ -13,7 +14,8 @@ declare_rule! {
     /// ## Why
     ///
     /// What is left after the model-parallel degrees is the data-parallel degree. A remainder
-    /// stops the run when the process groups are made, after the GPUs are rented.
+    /// stops the run when the process groups are made, after the GPUs are rented. A file whose
+    /// degrees need more GPUs than were declared outside it is right for another machine: a warning.
     ///
     /// ## Example
     ///
@@ -55,20 +57,31 @@ impl WorldSizeMismatch {
         let mut origins: Vec<_> = vec![&gpus.origin];
         origins.extend(written);
         if gpus.value % product != 0 {
+            let few = gpus.value < product && matches!(gpus.origin, Origin::Declared(_));
             let words: Vec<String> = degrees
                 .iter()
                 .filter(|(_, d)| d.value > 1)
                 .map(|(name, d)| format!("{name} {}", d.value))
                 .collect();
-            findings.push(
+            let words = words.join(" × ");
+            findings.push(if few {
+                // The file is right as it stands: it is meant for more GPUs than were declared.
+                Finding::new(
+                    Self::NAME,
+                    Severity::Warning,
+                    place(&origins),
+                    format!("the degrees need {product} GPUs ({words}), and {} are declared", gpus.value),
+                )
+                .help(format!("declare a multiple of {product}, as in `--gpus {product}`, or lower a degree"))
+            } else {
                 Finding::new(
                     Self::NAME,
                     Severity::Error,
                     place(&origins),
-                    format!("{} GPUs are no multiple of {product} ({})", gpus.value, words.join(" × ")),
+                    format!("{} GPUs are no multiple of {product} ({words})", gpus.value),
                 )
-                .note("what is left after these degrees is the data-parallel degree"),
-            );
+                .note("what is left after these degrees is the data-parallel degree")
+            });
             return;
         }
         // FSDP shards over the context ranks as well.

@@ -4,13 +4,16 @@ use super::Checked;
 use crate::declare_rule;
 use crate::document::{ProblemKind, Syntax};
 use crate::finding::{Finding, Severity};
-use crate::source::Location;
+use crate::source::{Location, Span};
 
 declare_rule! {
     /// ## What it does
     ///
     /// Finds YAML, TOML and JSON that does not parse, and YAML that PyYAML refuses: a tab between
-    /// a key and its value, a bare `=`, a tag it does not know, an unquoted `{{ placeholder }}`.
+    /// a key and its value, a bare `=`, a tag it does not know.
+    ///
+    /// A template (`{{ model }}` unquoted, `"stage": ${stage}`, a bare `BATCH_SIZE` in JSON) is a
+    /// note: it is filled in before a trainer loads it, and nothing else in it is checked.
     ///
     /// ## Why
     ///
@@ -44,11 +47,7 @@ declare_rule! {
 
 impl YamlParseError {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
-        let syntax = match file.document.syntax {
-            Syntax::Yaml => "YAML",
-            Syntax::Toml => "TOML",
-            Syntax::Json => "JSON",
-        };
+        let syntax = name(file.document.syntax);
         // Of frameworks that are only recognised the loader may know more (Levanter's `!include`).
         let supported = file.framework.is_some_and(|framework| framework.supported());
         let pyyaml = supported && file.root.is_some_and(|root| root.dialect().is_yaml_1_1());
@@ -67,5 +66,25 @@ impl YamlParseError {
                 format!("not {syntax}: {}", problem.message),
             ));
         }
+    }
+}
+
+/// The note that a file is a template: nothing else in it was checked.
+pub fn template(span: Span, blank: &str, syntax: Syntax) -> Finding {
+    let syntax = name(syntax);
+    Finding::new(
+        YamlParseError::NAME,
+        Severity::Note,
+        Location::primary(span),
+        format!("a template, not {syntax} yet: `{blank}` is filled in before a trainer loads it"),
+    )
+    .help("check what it becomes; nothing else in it was checked")
+}
+
+fn name(syntax: Syntax) -> &'static str {
+    match syntax {
+        Syntax::Yaml => "YAML",
+        Syntax::Toml => "TOML",
+        Syntax::Json => "JSON",
     }
 }

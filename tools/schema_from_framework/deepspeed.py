@@ -1,6 +1,6 @@
 """Writes schemas/deepspeed.schema.json from an installed or unpacked DeepSpeed.
 
-    python tools/schema_from_framework/deepspeed.py /tmp/DeepSpeed 0.19.6
+    python tools/schema_from_framework/deepspeed.py /tmp/DeepSpeed 0.19.8
 
 The sub-models are strict (DeepSpeed refuses unknown keys there) and come from DeepSpeed; the keys
 at the top, which it reads one by one and where it ignores the rest, are listed here.
@@ -41,7 +41,6 @@ TOP = {
     "gradient_predivide_factor": NUMBER,
     "gradient_allreduce_op": {"enum": ["mean", "sum"], "default": "mean"},
     "prescale_gradients": BOOL,
-    "sparse_gradients": BOOL,
     "steps_per_print": NUMBER,
     "wall_clock_breakdown": BOOL,
     "memory_breakdown": BOOL,
@@ -52,10 +51,10 @@ TOP = {
     "zero_force_ds_cpu_optimizer": BOOL,
     "communication_data_type": TEXT,
     "seq_parallel_communication_data_type": TEXT,
-    "graph_harvesting": BOOL,
+    "disable_python_gc": BOOL,
+    "managed_gradient_accumulation": BOOL,
     "optimizer": mapping(type=TEXT, params=MAPPING, legacy_fusion=BOOL),
     "scheduler": mapping(type=TEXT, params=MAPPING),
-    "amp": mapping(enabled=BOOL),
     "torch_autocast": mapping(
         enabled=BOOL, dtype=TEXT, lower_precision_safe_modules={"type": "array", "items": TEXT}
     ),
@@ -73,16 +72,29 @@ TOP = {
     "autotuning": MAPPING,
     "checkpoint": MAPPING,
     "comms_logger": MAPPING,
-    "compression_training": MAPPING,
     "csv_monitor": MAPPING,
-    "curriculum_learning": MAPPING,
     "data_efficiency": MAPPING,
-    "elasticity": MAPPING,
     "flops_profiler": MAPPING,
     "hybrid_engine": MAPPING,
-    "sparse_attention": {},
+    "expert_parallel": MAPPING,
+    "pipeline": MAPPING,
     "tensorboard": MAPPING,
     "wandb": MAPPING,
+}
+
+# Keys that are refused since the release named (runtime/config.py, `_REMOVED_TOP_LEVEL_CONFIG_KEYS`).
+REMOVED = {
+    "nebula": (MAPPING, "0.19.7", None),
+    "compression_training": (MAPPING, "0.19.7", None),
+    "quantize_training": (MAPPING, "0.19.7", None),
+    "sparse_attention": ({}, "0.19.7", None),
+    "amp": (mapping(enabled=BOOL), "0.19.8", "use `fp16`, `bf16` or `torch_autocast`"),
+    "sparse_gradients": (BOOL, "0.19.8", "drop it; embeddings made with `sparse=True` need no key"),
+    "eigenvalue": (MAPPING, "0.19.8", None),
+    "elasticity": (MAPPING, "0.19.8", "set the batch sizes directly"),
+    "graph_harvesting": (BOOL, "0.19.8", None),
+    "curriculum_learning": (MAPPING, "0.19.8", "use `data_efficiency.data_sampling.curriculum_learning`"),
+    "progressive_layer_drop": (MAPPING, "0.19.8", None),
 }
 
 
@@ -100,6 +112,13 @@ class Replaced(tool.StandIns):
 
     def exec_module(self, module):
         module.__path__ = [os.path.join(self.root, module.__name__.replace(".", "/"))]
+
+
+class Empty(tool.StandIns):
+    """Modules that probe the machine when they are loaded, and that no config class needs."""
+
+    def find_spec(self, name, path=None, target=None):
+        return super().find_spec(name, path, target) if name in self.replaced else None
 
 
 def with_auto(schema):
@@ -132,6 +151,7 @@ def main():
 
     sys.path.insert(0, root)
     sys.meta_path.insert(0, Replaced(root))
+    sys.meta_path.insert(0, Empty("deepspeed", {"deepspeed.runtime.utils"}))
     sys.meta_path.append(tool.StandIns("deepspeed"))
     schema = {"type": "object", "properties": {}, "$defs": {}}
     for key, module, name in SECTIONS:
@@ -145,6 +165,9 @@ def main():
     schema["properties"]["bfloat16"] = {"$ref": "#/$defs/DeepSpeedBF16Config", "x-alias-of": "bf16"}
     for key, entry in TOP.items():
         schema["properties"][key] = with_auto(json.loads(json.dumps(entry)))
+    for key, (entry, release, instead) in REMOVED.items():
+        marks = {"x-removed-in": release} | ({"x-instead": instead} if instead else {})
+        schema["properties"][key] = with_auto(entry | marks)
     schema["properties"] = {k: schema["properties"][k] for k in sorted(schema["properties"])}
     with open(os.path.join(HERE, "deepspeed.marks.json"), encoding="utf-8") as file:
         tool.merge_marks(schema, json.load(file))

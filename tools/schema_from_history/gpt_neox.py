@@ -32,6 +32,28 @@ OLD = {
         "x-removed-in": "2.1",
         "x-instead": "a gated `activation` such as swiglu, with `intermediate_size` three times the width",
     },
+    # From v2.0 to 2025-05 (d11df961), between two of the releases that are read.
+    **{
+        key: {"type": kind, "x-removed-in": "2.1"}
+        for key, kind in {
+            "moe_type": "string",
+            "moe_token_dropping": "boolean",
+            "moe_expert_parallel_size": "integer",
+            "moe_loss_coeff": "number",
+            "moe_train_capacity_factor": "number",
+            "moe_eval_capacity_factor": "number",
+            "moe_min_capacity": "integer",
+            "moe_use_residual": "boolean",
+            "moe_glu": "boolean",
+            "enable_expert_tensor_parallelism": "boolean",
+            "create_moe_param_group": "boolean",
+            "use_tutel": "boolean",
+        }.items()
+    },
+    "expert_interval": {"type": "integer", "x-removed-in": "2.1", "x-renamed-to": "moe_expert_interval"},
+    "num_experts": {"type": "integer", "x-removed-in": "2.1", "x-renamed-to": "moe_num_experts"},
+    "label_data_paths": {"type": "array", "x-removed-in": "2.1", "x-renamed-to": "train_label_data_paths"},
+    "slurm_comment": {"type": "string", "x-removed-in": "2.0", "x-renamed-to": "comment"},
     "autotuning_config": OBJECT,
     "autotuning_run": {"type": "string"},
 }

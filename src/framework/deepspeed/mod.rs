@@ -1,6 +1,6 @@
 //! DeepSpeed's JSON: a fragment that another run refers to, and what it does to that run.
 //!
-//! Facts: DeepSpeed 0.19.6 `runtime/zero/config.py`, `precision_config.py`, `engine.py`;
+//! Facts: DeepSpeed 0.19.8 `runtime/zero/config.py`, `precision_config.py`, `engine.py`;
 //! transformers 5.23 `integrations/deepspeed.py`.
 
 mod stock;
@@ -17,7 +17,7 @@ use crate::source::Location;
 /// DeepSpeed.
 pub struct Deepspeed;
 
-const RELEASE: &str = "deepspeed 0.19.6";
+const RELEASE: &str = "deepspeed 0.19.8";
 
 /// One of these beside a precision or optimizer section makes a file DeepSpeed's.
 const MARKS: [&str; 13] = [
