@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::hub::{self, Hub};
 use super::names::Named;
 use super::{Architecture, gpus, names};
-use crate::document::limits;
+use crate::document::{is_placeholder_text, limits};
 use crate::run::ModelRef;
 
 /// Where an architecture was found.
@@ -237,6 +237,13 @@ fn read(
 }
 
 fn not_found(name: &str, path: bool, asked: Option<String>) -> NotFound {
+    if is_placeholder_text(name) {
+        let why = format!(
+            "`{name}` is filled in elsewhere; say what it stands for in llmlint.toml under `[models.\"{name}\"]`, by \
+             its dimensions or its `config.json` (`config = \"path\"`)"
+        );
+        return NotFound { why, near: Vec::new() };
+    }
     let looks_local = path || name.starts_with(['/', '.', '~', '$']) || name.matches('/').count() > 1;
     let declare = "declare its dimensions in llmlint.toml under `[models.\"…\"]`, or there name its `config.json` \
                    with `config = \"path\"`";

@@ -18,7 +18,7 @@ pub mod yaml;
 
 use crate::source::{Source, Span};
 
-pub use value::{Field, Value, is_placeholder};
+pub use value::{Field, Value};
 
 /// Limits on one file. `../shared` measurements: the largest real training config is 64 KiB.
 pub mod limits {
@@ -324,4 +324,15 @@ impl Document {
             .iter()
             .any(|p| matches!(p.kind, ProblemKind::Syntax | ProblemKind::NotUtf8 | ProblemKind::Limit))
     }
+}
+
+/// True for text that somebody fills in before it means anything: `${VAR}`, `{{ name }}`, `???`,
+/// `<model>`, `$VAR`.
+pub fn is_placeholder_text(text: &str) -> bool {
+    let text = text.trim();
+    text.contains("${")
+        || text.contains("{{")
+        || text == "???"
+        || (text.starts_with('<') && text.ends_with('>') && text.len() > 2)
+        || (text.starts_with('$') && text.len() > 1)
 }

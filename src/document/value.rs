@@ -14,7 +14,7 @@ pub struct Value<'d> {
 }
 
 /// Is this text a template's placeholder?
-pub fn is_placeholder(text: &str) -> bool {
+fn is_placeholder(text: &str) -> bool {
     let text = text.trim();
     (text.contains("${") && text.contains('}'))
         || (text.contains("{{") && text.contains("}}"))

@@ -2,7 +2,7 @@
 
 use super::Checked;
 use crate::declare_rule;
-use crate::document::is_placeholder;
+use crate::document::is_placeholder_text;
 use crate::finding::{Finding, Severity};
 use crate::framework::Kind;
 
@@ -48,16 +48,17 @@ impl InterpolationUnresolved {
             let Some(location) = unknown.location else { continue };
             let Some(source) = file.sources.get(usize::from(location.source.0)) else { continue };
             let text = source.slice(location.span).trim_matches(['"', '\'']);
-            if is_placeholder(text) || text == "???" {
-                findings.push(
-                    Finding::new(
-                        Self::NAME,
-                        Severity::Note,
-                        location,
-                        format!("no estimate: the {} is not in the file", unknown.what),
-                    )
-                    .at("known only when the run starts"),
-                );
+            if is_placeholder_text(text) {
+                let message = format!("no estimate: the {} is not in the file", unknown.what);
+                let finding = Finding::new(Self::NAME, Severity::Note, location, message)
+                    .at("known only when the run starts");
+                findings.push(if unknown.what == "model" {
+                    finding.help(format!(
+                        "declare what it stands for in llmlint.toml: `[models.\"{text}\"]` with `config = \"…/config.json\"`"
+                    ))
+                } else {
+                    finding
+                });
             }
         }
     }

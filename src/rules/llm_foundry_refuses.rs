@@ -3,7 +3,7 @@
 use super::Checked;
 use super::refusals::{Extend, Refusals};
 use crate::declare_rule;
-use crate::finding::Finding;
+use crate::finding::{Finding, Severity};
 
 declare_rule! {
     /// ## What it does
@@ -84,7 +84,8 @@ fn batches(file: &Checked<'_>, r: &mut Refusals<'_, '_>) {
             format!("a micro-batch of {micro} is more than a GPU's {} sequences a step", global / gpus),
             "LLM Foundry takes the smaller of the two.",
         )
-        .beside(at, "the global batch");
+        .beside(at, "the global batch")
+        .severity = Severity::Note;
     }
 }
 

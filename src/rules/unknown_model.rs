@@ -2,7 +2,9 @@
 
 use super::{Checked, one_of};
 use crate::declare_rule;
+use crate::document::is_placeholder_text;
 use crate::finding::{Finding, Severity};
+use crate::run::ModelRef;
 
 declare_rule! {
     /// ## What it does
@@ -55,6 +57,12 @@ impl UnknownModel {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let (Some(Err(missing)), Some(run)) = (file.model, file.run) else { return };
         let Some(location) = run.model.origin.location() else { return };
+        // `interpolation-unresolved` says it.
+        if let ModelRef::Id(id) | ModelRef::IdWith(id, _) = &run.model.value
+            && is_placeholder_text(id)
+        {
+            return;
+        }
         // Only a name that is nearly a known one is likely to be a mistake.
         let severity = if missing.near.is_empty() { Severity::Note } else { Severity::Warning };
         let mut finding =

@@ -109,7 +109,7 @@ impl Family {
             "jamba" => Family::Jamba,
             "kimi_linear" => Family::KimiLinear,
             "gemma3n_text" => Family::Gemma3n,
-            "gemma4_text" => Family::Gemma4,
+            "gemma4_text" | "gemma4_unified_text" => Family::Gemma4,
             "olmoe" => Family::Olmoe,
             "phimoe" => Family::Phimoe,
             "gpt_oss" => Family::GptOss,

@@ -72,6 +72,13 @@ pub(super) fn unnest(fields: &mut Fields, family: Family, model_type: &str) -> R
     }
     match family {
         Family::NemotronH => pattern(fields),
+        Family::Gemma4
+            if fields.map.get("model_type").and_then(Value::as_str) == Some("gemma4_unified_text") =>
+        {
+            // Its class has no embeddings a layer (transformers 5.23, `configuration_gemma4_unified.py`).
+            fields.map.insert("hidden_size_per_layer_input".into(), 0.into());
+            Ok(())
+        }
         Family::KimiLinear => kimi_layers(fields),
         Family::Gemma3n => one_width(fields),
         Family::GraniteMoeHybrid => granite(fields),

@@ -56,11 +56,14 @@ fn class(model_type: &str) -> Option<(VisionClass, &'static str)> {
         "idefics3" | "smolvlm" => (VisionClass::Idefics3, "llama"),
         "gemma3n" => (VisionClass::Uncounted, "gemma3n_text"),
         "gemma4" => (VisionClass::Uncounted, "gemma4_text"),
+        "gemma4_unified" => (VisionClass::Uncounted, "gemma4_unified_text"),
         "internvl" => (VisionClass::Uncounted, "qwen2"),
         "lfm2_vl" => (VisionClass::Uncounted, "lfm2"),
         "glm4v" | "glm46v" => (VisionClass::Uncounted, "glm4v_text"),
         "glm4v_moe" => (VisionClass::Uncounted, "glm4v_moe_text"),
         "voxtral" => (VisionClass::Uncounted, "llama"),
+        // Ernie 4.5's layers (transformers 5.23, `modular_paddleocr_vl.py`).
+        "paddleocr_vl" => (VisionClass::Uncounted, "ernie4_5"),
         _ => return None,
     })
 }
@@ -88,7 +91,7 @@ pub(super) fn split(config: &Map<String, Value>) -> Option<(Map<String, Value>, 
     let tied = match (says(&outer), says(&text)) {
         (None, None) => {
             matches!(class, VisionClass::Gemma3 | VisionClass::PaliGemma)
-                || matches!(language, "gemma3n_text" | "gemma4_text" | "lfm2")
+                || matches!(language, "gemma3n_text" | "gemma4_text" | "gemma4_unified_text" | "lfm2")
         }
         (a, b) => a == Some(true) || b == Some(true),
     };

@@ -3,6 +3,7 @@
 
 use super::RELEASE;
 use crate::document::Value;
+use crate::document::is_placeholder_text;
 use crate::framework::Lowering;
 use crate::framework::baseline::count;
 use crate::framework::lowering::here;
@@ -22,11 +23,12 @@ pub(super) fn lower(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
         "none" | "None" => return,
         other => {
             let location = adapter.origin.location();
-            cx.missing(
-                "adapter",
-                format!("`{other}` adapters are not modelled; lora and qlora are"),
-                location,
-            );
+            let why = if is_placeholder_text(other) {
+                format!("`{other}` is filled in elsewhere")
+            } else {
+                format!("`{other}` adapters are not modelled; lora and qlora are")
+            };
+            cx.missing("adapter", why, location);
         }
     }
     run.quantization = quantization(cx, &adapter);

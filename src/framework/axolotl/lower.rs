@@ -6,7 +6,7 @@ use super::rollout;
 use super::sharding;
 use crate::framework::baseline::{count, first, plain};
 use crate::framework::lowering::here;
-use crate::framework::schema::{at_least, is_placeholder};
+use crate::framework::schema::at_least;
 use crate::framework::training_arguments::{self as hf, flag, text};
 use crate::framework::{Lowering, deepspeed};
 use crate::run::{
@@ -63,17 +63,14 @@ pub(super) fn since(cx: &Lowering<'_>, release: &str) -> bool {
 }
 
 fn model(cx: &mut Lowering<'_>) -> Option<Setting<ModelRef>> {
-    let Some(value) = cx.root.get("base_model") else {
-        cx.missing("model", "the file has no `base_model`", None);
-        return None;
-    };
-    if is_placeholder(value) {
-        cx.missing("model", "`base_model` is a placeholder", Some(here(value)));
-        return None;
-    }
     // `base_model_config` replaces the config that the weights are read into.
     let config = cx.written("base_model_config", text);
-    let named = config.or_else(|| cx.written("base_model", text))?;
+    let Some(named) = config.or_else(|| cx.written("base_model", text)) else {
+        let at = cx.root.get("base_model").map(here);
+        let why = if at.is_some() { "`base_model` names no model" } else { "the file has no `base_model`" };
+        cx.missing("model", why, at);
+        return None;
+    };
     let replaced = ["overrides_of_model_config", "model_config"]
         .iter()
         .find_map(|key| cx.root.get(key).filter(|v| v.is_mapping()))

@@ -47,7 +47,7 @@ use jsonschema::Validator;
 use serde_json::Value as Json;
 
 use super::{Framework, Kind};
-use crate::document::{Scalar, Value};
+use crate::document::{Scalar, Value, is_placeholder_text};
 use reader::Reader;
 
 /// A schema made ready: parts inlined, validator compiled.
@@ -86,15 +86,6 @@ pub fn is_placeholder(value: Value<'_>) -> bool {
         Some(Scalar::Str(text)) => is_placeholder_text(&text),
         _ => false,
     }
-}
-
-fn is_placeholder_text(text: &str) -> bool {
-    let text = text.trim();
-    text.contains("${")
-        || text.contains("{{")
-        || text == "???"
-        || (text.starts_with('<') && text.ends_with('>') && text.len() > 2)
-        || (text.starts_with('$') && text.len() > 1)
 }
 
 /// Everything that is wrong with a file according to its framework's schema.

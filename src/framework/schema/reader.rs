@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 
 use super::mistake::{at, found, json_type, type_name};
 use super::walk::{applicable, properties, section_with, suggestible};
-use super::{Mistake, MistakeKind, is_placeholder, is_placeholder_text};
+use super::{Mistake, MistakeKind, is_placeholder};
 use crate::document::pointer::locate;
-use crate::document::{Scalar, Style, Value};
+use crate::document::{Scalar, Style, Value, is_placeholder_text};
 use crate::framework::{Framework, TextNumbers, UnknownKeys, names};
 
 pub(super) struct Reader<'a> {

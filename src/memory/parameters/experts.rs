@@ -25,8 +25,14 @@ pub(super) fn mlp(b: &mut Build<'_>) -> Result<(), String> {
         return Ok(());
     }
     if a.family == Family::NemotronH {
-        b.parameter("mixer.experts.up_proj", &[e, f, d], Role::Expert);
-        b.parameter("mixer.experts.down_proj", &[e, d, f], Role::Expert);
+        // Routed experts may work in a narrower space (`moe_latent_size`); the shared one does not.
+        let inner = a.dimension("moe_latent_size")?.unwrap_or(d);
+        b.parameter("mixer.experts.up_proj", &[e, f, inner], Role::Expert);
+        b.parameter("mixer.experts.down_proj", &[e, inner, f], Role::Expert);
+        if inner != d {
+            b.linear("mixer.fc1_latent_proj", d, inner, a.mlp_bias, Role::Mlp);
+            b.linear("mixer.fc2_latent_proj", inner, d, a.mlp_bias, Role::Mlp);
+        }
         b.parameter("mixer.gate.weight", &[e, d], Role::Router);
         let shared = moe.shared_intermediate_size;
         if shared > 0 {
