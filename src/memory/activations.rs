@@ -41,15 +41,25 @@ pub(crate) struct Encoder {
     pub(crate) checkpoint: Sum,
     /// Most that its backward adds.
     pub(crate) transient: Sum,
+    /// What else is alive while the decoder's layers go backward: gradients that gather there.
+    pub(crate) beside_decoder: Sum,
+    /// The same while the encoder's layers do.
+    pub(crate) beside: Sum,
 }
 
-fn encoder(table: Table, checkpointed: bool) -> Option<Encoder> {
+fn encoder(table: Table, checkpointed: bool, symbols: &Symbols) -> Option<Encoder> {
     let layer = table.part("encoder-layer")?;
-    let transient = if checkpointed { "checkpoint-encoder-transient" } else { "encoder-transient" };
+    let named = |name: &str| {
+        let prefix = if checkpointed { "checkpoint-" } else { "" };
+        table.get(&format!("{prefix}{name}"))
+    };
+    let points = ["encoder-transient", "encoder-transient-mlp", "encoder-transient-plain"];
     Some(Encoder {
         layer,
         checkpoint: table.get("checkpoint-encoder-layer"),
-        transient: table.get(transient),
+        transient: points.iter().fold(Sum::default(), |most, point| larger(most, named(point), symbols)),
+        beside_decoder: named("decoder-beside"),
+        beside: named("encoder-beside"),
     })
 }
 
@@ -87,17 +97,13 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
         shape.table_of(name, attention, with_dropout)
     })?;
     let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
-    if checkpointed && shape.architecture.family == Family::T5 {
-        // The recomputed position bias's part of the backward is up to 10 % off: better no figure.
-        return Err("T5's position bias under activation checkpointing is not understood yet".into());
-    }
     let mut activations = Activations {
         table,
         layer: parts.get("layer"),
         checkpoint: parts.get("checkpoint-layer"),
         body: parts.get(if checkpointed { "checkpoint-body" } else { "body" }),
         transient: transient(&parts, checkpointed, &shape.symbols),
-        encoder: encoder(table, checkpointed),
+        encoder: encoder(table, checkpointed, &shape.symbols),
         source: TRACED,
         doubt: doubt(run, shape),
     };
@@ -162,18 +168,14 @@ fn doubt(run: &TrainingRun, shape: &Shape<'_>) -> Option<(f64, &'static str)> {
     }
 }
 
-/// The larger of attention's and the MLP's point of a layer's backward.
+/// The largest of a layer's backward's points: attention's, the MLP's, where a layer attends twice
+/// self-attention's, and the larger of the first two while no bias's gradient is summed.
 fn transient(parts: &Blend, checkpointed: bool, symbols: &Symbols) -> Sum {
-    let (attention, mlp) = if checkpointed {
-        ("checkpoint-transient", "checkpoint-transient-mlp")
-    } else {
-        ("transient", "transient-mlp")
-    };
-    let attention = parts.get(attention);
-    match parts.part(mlp) {
-        Some(mlp) => larger(attention, mlp, symbols),
-        None => attention,
-    }
+    let first = if checkpointed { "checkpoint-transient" } else { "transient" };
+    ["mlp", "self", "plain"]
+        .iter()
+        .filter_map(|point| parts.part(&format!("{first}-{point}")))
+        .fold(parts.get(first), |largest, point| larger(largest, point, symbols))
 }
 
 fn larger(a: Sum, b: Sum, symbols: &Symbols) -> Sum {

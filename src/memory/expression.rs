@@ -101,6 +101,14 @@ symbols! {
     PerLayer => "hp",
     /// Rank of the adapters.
     Rank => "r",
+    /// Bytes of PyTorch's buffer for the sum of an `N × f` tensor over the tokens: a bias's gradient.
+    SumFeedForward => "rf",
+    /// The same of `N × d`.
+    SumHidden => "rd",
+    /// The same of `N × (q + 2k)`.
+    SumQueryKeyValue => "rqkv",
+    /// The same of the decoder's `M × f`.
+    SumTargetFeedForward => "rfm",
 }
 
 /// A value for every symbol.
@@ -116,13 +124,37 @@ impl Default for Symbols {
 impl Symbols {
     /// Its value; zero when the model has no such dimension.
     pub fn get(&self, symbol: Symbol) -> f64 {
-        self.0[symbol as usize]
+        let sum = |columns, rows| reduction_buffer(self.get(columns), self.get(rows));
+        match symbol {
+            Symbol::SumFeedForward => sum(Symbol::FeedForward, Symbol::Tokens),
+            Symbol::SumHidden => sum(Symbol::Hidden, Symbol::Tokens),
+            Symbol::SumQueryKeyValue => sum(Symbol::QueryKeyValue, Symbol::Tokens),
+            Symbol::SumTargetFeedForward => sum(Symbol::FeedForward, Symbol::TargetTokens),
+            _ => self.0[symbol as usize],
+        }
     }
 
     /// Sets it.
     pub fn set(&mut self, symbol: Symbol, value: u64) {
         self.0[symbol as usize] = value as f64;
     }
+}
+
+/// Blocks that an A100 runs at once when a block has 128 threads: 108 multiprocessors of 2048.
+const BLOCKS_AT_ONCE: f64 = 1728.0;
+
+/// PyTorch's buffer while it sums `rows` rows of `columns` columns in several blocks
+/// (`ATen/native/cuda/Reduce.cuh`, `setReduceConfig` and `global_memory_size`): 32 by 4 threads of 4
+/// columns each, one fp32 value for every column, block and thread. Eight bytes an element, until
+/// the card is full.
+fn reduction_buffer(columns: f64, rows: f64) -> f64 {
+    let values = (rows / 4.0).ceil();
+    let across = (columns / 128.0).ceil();
+    if values < 16.0 || across < 1.0 || across > BLOCKS_AT_ONCE {
+        return 0.0;
+    }
+    let down = (BLOCKS_AT_ONCE / across).ceil().min((values / 16.0).ceil()).max((values / 256.0).ceil());
+    if down > 1.0 { 4.0 * columns * 128.0 * down } else { 0.0 }
 }
 
 /// `coefficient · symbol · symbol …`

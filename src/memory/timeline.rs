@@ -296,19 +296,56 @@ fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
         &[("bytes", g), ("P_head", head)],
     );
     // With adapters the gradients are so small that the last layer's are not told apart.
-    let (name, share) = if plan.adapters.is_some() {
-        ("gradients", 1.0)
+    let (name, factor, share) = if plan.adapters.is_some() {
+        ("gradients", "(n−1)/n", 1.0)
+    } else if let Some(first) = encoder_backward(plan) {
+        let left = first.layers * first.parameters / groups.layers.max(1.0);
+        ("gradients of the layers that have gone backward", "P_gone/P", (1.0 - left).max(0.0))
     } else {
-        ("gradients of all layers but one", (n - 1.0) / n.max(1.0))
+        ("gradients of all layers but one", "(n−1)/n", (n - 1.0) / n.max(1.0))
     };
     lines.product(
         line(Component::Gradients, name, &[Phase::BackwardBottom], drivers, TIMELINE),
-        &[("(n−1)/n", share), ("bytes", g), ("P_layers", groups.layers)],
+        &[(factor, share), ("bytes", g), ("P_layers", groups.layers)],
     );
+    if plan.activations.encoder.is_some() && !groups.tied && groups.total > groups.layers {
+        lines.product(
+            line(
+                Component::Gradients,
+                "the shared embedding's gradient from the decoder",
+                &[Phase::BackwardBottom],
+                drivers,
+                TIMELINE,
+            ),
+            &[("bytes", g), ("V·d", plan.shape.inventory.embedding() as f64)],
+        );
+    }
     lines.product(
         line(Component::Gradients, "gradients", GRADIENTS_WHOLE, drivers, TIMELINE),
         &[("bytes", g), ("P_trained", groups.total)],
     );
+}
+
+/// Where the encoder's backward is largest: at its last layer, all its activations still there, or
+/// at its first, all gradients but that one's.
+struct EncoderBackward {
+    /// Layers whose activations are there and whose gradients are not.
+    layers: f64,
+    /// Parameters of one.
+    parameters: f64,
+}
+
+fn encoder_backward(plan: &Plan<'_>) -> Option<EncoderBackward> {
+    let encoder = plan.activations.encoder.as_ref()?;
+    let kinds = plan.shape.inventory.layer_kinds();
+    let kind = kinds.iter().find(|kind| kind.encoder)?;
+    let (count, parameters) = (kind.count as f64, kind.parameters as f64);
+    let checkpointed = !matches!(plan.run.activation_checkpointing.value, Checkpointing::None);
+    let each = if checkpointed { &encoder.checkpoint } else { &encoder.layer };
+    let growing = plan.adapters.is_none() && plan.run.gradient_accumulation_steps.value <= 1;
+    let gradient = if growing { plan.gradient * parameters } else { 0.0 };
+    let at_its_end = gradient > each.value(&plan.shape.symbols);
+    Some(EncoderBackward { layers: if at_its_end { 1.0 } else { count }, parameters })
 }
 
 /// A tied embedding gets two gradients, the head's and its own, which the engine adds out of
@@ -330,6 +367,8 @@ fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
         (true, false, false) | (true, true, true) => 2.0,
         (true, true, false) => 3.0,
         (false, true, _) => 1.0,
+        // The encoder's, beside the decoder's.
+        (false, false, _) if plan.activations.encoder.is_some() => 1.0,
         (false, false, _) => 0.0,
     };
     let name = if tied {
@@ -447,8 +486,10 @@ pub(crate) fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             );
         }
     }
-    // The last norm has gone backward before the layers do; masks and rotary tables stay.
-    let norm = |of: &[Symbol]| of.first() == Some(&Symbol::Tokens);
+    // The last norm has gone backward before the layers do; masks and rotary tables stay, and so
+    // does an encoder's last norm while the decoder's layers go.
+    let last = if activations.encoder.is_some() { Symbol::TargetTokens } else { Symbol::Tokens };
+    let norm = |of: &[Symbol]| of.first() == Some(&last);
     let tables = activations.body.clone().without(norm);
     let rest = activations.body.clone().plus(&tables.clone().times(-1.0));
     for (name, live, sum) in [
@@ -552,6 +593,8 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
         &residual,
         symbols,
     );
+    encoder_decoder(plan, lines);
+    let first = encoder_backward(plan).map_or(1.0, |first| first.layers);
     let (what, one) = match plan.run.activation_checkpointing.value {
         Checkpointing::None | Checkpointing::Selective => {
             let first = activations.encoder.as_ref().map_or(&activations.layer, |e| &e.layer);
@@ -564,7 +607,7 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
     };
     lines.sum(
         line(Component::Activations, what, &[Phase::BackwardBottom], drivers, activations.source),
-        None,
+        (first > 1.0).then_some(("n_enc", first)),
         one,
         symbols,
     );
@@ -599,6 +642,27 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
         "8.125 MiB",
         CUBLAS_WORKSPACE,
     );
+}
+
+/// What is alive beside the layers of an encoder-decoder: the gradient of the encoder's output
+/// (above, of the residual stream) gathers over all decoder layers, T5's position biases and their
+/// gradients over all layers of their side.
+fn encoder_decoder(plan: &Plan<'_>, lines: &mut Lines) {
+    let Some(encoder) = &plan.activations.encoder else { return };
+    let drivers = &[Driver::MicroBatchSize, Driver::SequenceLength, Driver::Attention];
+    let stream = Sum::term(plan.residual(), &[Symbol::TargetTokens, Symbol::Hidden]);
+    for (name, phase, sum) in [
+        ("gradient of the decoder's residual stream", Phase::BackwardTop, &stream),
+        (
+            "position biases and masks beside the decoder's layers",
+            Phase::BackwardTop,
+            &encoder.beside_decoder,
+        ),
+        ("position biases and masks beside the encoder's layers", Phase::BackwardBottom, &encoder.beside),
+    ] {
+        let what = line(Component::Temporaries, name, &[phase], drivers, plan.activations.source);
+        lines.sum(what, None, sum, &plan.shape.symbols);
+    }
 }
 
 /// 4-bit weights are dequantised one matrix at a time.
