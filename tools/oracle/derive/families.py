@@ -403,3 +403,21 @@ def name(size, tb):
 
 
 D.name = name
+
+# Layers that all attend to everything; `+mask` is what local layers keep under SDPA.
+D.FAM["modernbert"] = (
+    "modernbert",
+    dict(
+        hidden_size=448,
+        num_attention_heads=14,
+        intermediate_size=832,
+        vocab_size=6080,
+        max_position_embeddings=8192,
+        layer_types=["full_attention"] * 8,
+        num_hidden_layers=8,
+        pad_token_id=0,
+    ),
+)
+M.R["_modernbert"] = D.FAM["modernbert"]
+M.CLS["_modernbert"] = "mlm"
+M.KNOWN["_modernbert"] = None
