@@ -11,7 +11,8 @@ pub const MIB: f64 = 1_048_576.0;
 
 /// An amount of memory in bytes.
 ///
-/// Signed, because a ledger also holds releases (tensors freed before the peak).
+/// Signed, because a ledger also holds releases (tensors freed before the peak). Sums saturate: a
+/// file may ask for more than any machine has.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -90,27 +91,27 @@ impl fmt::Display for Bytes {
 impl Add for Bytes {
     type Output = Bytes;
     fn add(self, other: Bytes) -> Bytes {
-        Bytes(self.0 + other.0)
+        Bytes(self.0.saturating_add(other.0))
     }
 }
 
 impl AddAssign for Bytes {
     fn add_assign(&mut self, other: Bytes) {
-        self.0 += other.0;
+        *self = *self + other;
     }
 }
 
 impl Sub for Bytes {
     type Output = Bytes;
     fn sub(self, other: Bytes) -> Bytes {
-        Bytes(self.0 - other.0)
+        Bytes(self.0.saturating_sub(other.0))
     }
 }
 
 impl Neg for Bytes {
     type Output = Bytes;
     fn neg(self) -> Bytes {
-        Bytes(-self.0)
+        Bytes(self.0.saturating_neg())
     }
 }
 

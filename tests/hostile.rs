@@ -145,3 +145,52 @@ fn hostile_files_end_in_an_answer_and_reach_no_output_alive() {
         );
     }
 }
+
+/// The text with one of its numbers replaced by `absurd`, for each number outside a word.
+fn with_absurd_numbers(text: &str, absurd: &str) -> Vec<String> {
+    let alone = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && !"._-/\"'".contains(c));
+    let mut changed = Vec::new();
+    let mut start = 0;
+    while let Some(offset) = text[start..].find(|c: char| c.is_ascii_digit()) {
+        let from = start + offset;
+        let end = text[from..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |n| from + n);
+        if alone(text[..from].chars().next_back()) && alone(text[end..].chars().next()) {
+            changed.push(format!("{}{absurd}{}", &text[..from], &text[end..]));
+        }
+        start = end;
+    }
+    changed
+}
+
+#[test]
+fn absurd_numbers_end_in_an_answer() {
+    let absurd = ["0", "-1", "4294967296", "4611686018427387904", "1e308"];
+    let mut count = 0;
+    for framework in std::fs::read_dir(common::root().join("fixtures")).expect("fixtures").flatten() {
+        if framework.file_name() == "rules" {
+            continue;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for file in std::fs::read_dir(framework.path()).expect("a folder").flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let Some((stem, extension @ ("yaml" | "yml" | "toml" | "json"))) = name.rsplit_once('.') else {
+                continue;
+            };
+            let text = std::fs::read_to_string(file.path()).expect("UTF-8");
+            let changed = absurd.iter().flat_map(|number| with_absurd_numbers(&text, number));
+            for (n, text) in changed.enumerate() {
+                std::fs::write(folder.path().join(format!("{stem}-{n}.{extension}")), text)
+                    .expect("writable");
+                count += 1;
+            }
+        }
+        let ran = llmlint(folder.path(), &[".", "--format", "json"]);
+        let shown = framework.path().display().to_string();
+        assert!((0..=1).contains(&ran.code), "{shown}: exit code {}\n{}", ran.code, ran.stderr);
+        let panics: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("panicked")).collect();
+        assert!(panics.is_empty(), "{shown}: {}", panics.join("\n"));
+        assert!(!ran.stdout.contains("internal-error"), "{shown}: {}", ran.stdout);
+    }
+    println!("{count} files with an absurd number");
+    assert!(count > 1000, "the fixtures have numbers");
+}

@@ -223,7 +223,7 @@ fn spelled_out(table: Value<'_>) -> Option<serde_json::Map<String, serde_json::V
     }
     let vocabulary = number("padded_vocab_size").or_else(|| {
         let multiple = number("padding_multiple").unwrap_or(512);
-        Some(number("vocab_size").unwrap_or(50254).div_ceil(multiple) * multiple)
+        Some(number("vocab_size").unwrap_or(50254).div_ceil(multiple).saturating_mul(multiple))
     })?;
     let bias = flag("bias", true);
     let mut config = serde_json::Map::new();
@@ -236,7 +236,7 @@ fn spelled_out(table: Value<'_>) -> Option<serde_json::Map<String, serde_json::V
     set("num_attention_heads", heads.into());
     set("num_key_value_heads", number("n_query_groups").unwrap_or(heads).into());
     set("head_dim", number("head_size").unwrap_or(width / heads.max(1)).into());
-    set("intermediate_size", number("intermediate_size").unwrap_or(4 * width).into());
+    set("intermediate_size", number("intermediate_size").unwrap_or(width.saturating_mul(4)).into());
     set("vocab_size", vocabulary.into());
     set("max_position_embeddings", number("block_size").unwrap_or(4096).into());
     set("tie_word_embeddings", false.into());

@@ -100,6 +100,9 @@ impl Estimate {
     }
 }
 
+/// 8 PiB, a hundred thousand GPUs' memory: up to here sums of bytes are exact in an f64.
+const ABSURD: Bytes = Bytes(1 << 53);
+
 /// Works out what `run` needs.
 ///
 /// # Errors
@@ -121,6 +124,13 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         let rank = Rank::of(&plan, strategy);
         let ledger = timeline::ledger(&plan, &rank);
         let (phase, allocated) = ledger.peak();
+        if allocated > ABSURD {
+            return Err(vec![Unknown {
+                what: "the run's size".into(),
+                why: format!("one GPU would hold more than {ABSURD}: one of its numbers cannot be meant"),
+                location: None,
+            }]);
+        }
         ranks.push(RankTotal { rank: rank.name.clone(), allocated, phase });
         if worst.as_ref().is_none_or(|w| allocated > w.3) {
             worst = Some((plan, rank, ledger, allocated));

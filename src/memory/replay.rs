@@ -89,6 +89,9 @@ impl Size {
     }
 }
 
+/// Tensors that one term of a sum is cut into at most.
+const MOST_TENSORS: usize = 512;
+
 /// A sum of bytes as tensors: each term in pieces of a tensor's element size.
 fn tensors(sum: &Sum, plan: &Plan<'_>) -> Vec<Size> {
     let symbols = &plan.shape.symbols;
@@ -102,15 +105,16 @@ fn tensors(sum: &Sum, plan: &Plan<'_>) -> Vec<Size> {
         // Norms keep their input in fp32.
         let wide =
             if term.symbols == [Symbol::Tokens, Symbol::Hidden] && left >= 8.0 { 4.0 } else { element };
-        while left > 0.0 && unit > 0.0 {
+        // No layer keeps more tensors of one shape; an absurd coefficient must not go on for ever.
+        for _ in 0..MOST_TENSORS {
+            if left <= 0.0 {
+                break;
+            }
             let piece = left.min(if left > 8.0 { wide } else { element });
             if piece * unit > SMALL as f64 {
                 sizes.push(Size { bytes: (piece * unit) as u64, power });
             }
             left -= piece;
-            if sizes.len() > 512 {
-                return sizes;
-            }
         }
     }
     sizes

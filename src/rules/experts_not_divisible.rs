@@ -68,7 +68,7 @@ impl ExpertsNotDivisible {
         if moe.experts % degree == 0 {
             return;
         }
-        let widest = (1..degree).rev().find(|d| moe.experts % d == 0).unwrap_or(1);
+        let widest = (1..degree.min(moe.experts + 1)).rev().find(|d| moe.experts % d == 0).unwrap_or(1);
         findings.push(
             Finding::new(
                 Self::NAME,

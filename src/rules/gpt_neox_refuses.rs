@@ -127,16 +127,16 @@ fn gated_width(r: &mut Refusals<'_, '_>) {
     let (written, at) = match (number(r, "intermediate_size"), factor) {
         (Some(size), _) => size,
         (None, Some(_)) => return,
-        (None, None) => (4 * hidden, activation),
+        (None, None) => (hidden.saturating_mul(4), activation),
     };
     let real = width(r.root, hidden, true, false);
     // Gated feed-forwards are 2.5 to 4 times as wide as the model; narrower than 1.5 times is a
     // width that was written (or left to its default) without the factor of three.
-    if real * 2 < hidden * 3 {
+    if real.saturating_mul(2) < hidden.saturating_mul(3) {
         let advice = if at.id() == activation.id() {
             "write `intermediate_size`, three times the width that is meant".to_owned()
         } else {
-            format!("for a width of {written} write {}", 3 * written)
+            format!("for a width of {written} write {}", written.saturating_mul(3))
         };
         r.warn(
             at,

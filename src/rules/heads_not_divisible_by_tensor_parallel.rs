@@ -65,7 +65,8 @@ impl HeadsNotDivisibleByTensorParallel {
         } else {
             return;
         };
-        let widest = (1..tensor).rev().find(|t| heads % t == 0 && kv_heads % t == 0).unwrap_or(1);
+        let widest =
+            (1..tensor.min(heads + 1)).rev().find(|t| heads % t == 0 && kv_heads % t == 0).unwrap_or(1);
         findings.push(
             Finding::new(
                 Self::NAME,

@@ -50,7 +50,8 @@ declare_rule! {
 impl LayersNotDivisibleByPipeline {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let (Some(run), Some(architecture)) = (file.run, file.architecture) else { return };
-        let stages = run.parallelism.pipeline.value * run.parallelism.virtual_stages.value.max(1);
+        let stages =
+            run.parallelism.pipeline.value.saturating_mul(run.parallelism.virtual_stages.value.max(1));
         let layers = architecture.layers;
         let uneven = run.model_code.value == ModelCode::Megatron && layers % stages.max(1) != 0;
         if stages < 2 || (stages <= layers && !uneven) {

@@ -153,7 +153,7 @@ fn batches(r: &mut Refusals<'_, '_>) {
             "LitGPT asserts at least one micro-batch a step.",
         )
         .beside(beside, "the micro-batch");
-    } else if global % (ranks * micro) != 0 {
+    } else if global % ranks.saturating_mul(micro) != 0 {
         let kept = share / micro * micro * ranks;
         r.warn(
             at,

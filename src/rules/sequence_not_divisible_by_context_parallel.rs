@@ -55,15 +55,17 @@ impl SequenceNotDivisibleByContextParallel {
         let Some(run) = file.run else { return };
         let (context, tensor) = (run.parallelism.context.value, run.parallelism.tensor.value);
         let pieces = match run.model_code.value {
-            ModelCode::Torchtitan if context > 1 || tensor > 1 => tensor * context * 2,
-            ModelCode::Megatron if context > 1 => context * 2,
+            ModelCode::Torchtitan if context > 1 || tensor > 1 => {
+                tensor.saturating_mul(context).saturating_mul(2)
+            }
+            ModelCode::Megatron if context > 1 => context.saturating_mul(2),
             _ => return,
         };
         let length = run.sequence_length.value;
         if pieces == 0 || length == 0 || length % pieces == 0 {
             return;
         }
-        let next = length.div_ceil(pieces) * pieces;
+        let next = length.div_ceil(pieces).saturating_mul(pieces);
         findings.push(
             Finding::new(
                 Self::NAME,

@@ -52,7 +52,7 @@ impl WorldSizeMismatch {
         let Some(gpus) = &parallel.gpus else { return };
         let degrees =
             [("tensor", &parallel.tensor), ("pipeline", &parallel.pipeline), ("context", &parallel.context)];
-        let product: u64 = degrees.iter().map(|(_, d)| d.value.max(1)).product();
+        let product: u64 = degrees.iter().map(|(_, d)| d.value.max(1)).fold(1, u64::saturating_mul);
         let written = degrees.iter().filter(|(_, d)| d.value > 1).map(|(_, d)| &d.origin);
         let mut origins: Vec<_> = vec![&gpus.origin];
         origins.extend(written);

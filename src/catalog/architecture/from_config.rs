@@ -372,9 +372,11 @@ fn kv_heads(fields: &Fields, family: Family, heads: u64) -> Result<u64, String> 
 
 fn intermediate_size(fields: &Fields, family: Family, hidden_size: u64) -> Result<u64, String> {
     match family {
-        Family::Bloom => return Ok(4 * hidden_size),
-        Family::Mpt => return Ok(fields.positive("expansion_ratio")?.unwrap_or(4) * hidden_size),
-        Family::Mamba => return Ok(fields.need("expand")? * hidden_size),
+        Family::Bloom => return Ok(hidden_size.saturating_mul(4)),
+        Family::Mpt => {
+            return Ok(fields.positive("expansion_ratio")?.unwrap_or(4).saturating_mul(hidden_size));
+        }
+        Family::Mamba => return Ok(fields.need("expand")?.saturating_mul(hidden_size)),
         _ => {}
     }
     match (fields.positive("intermediate_size")?, family) {
@@ -388,7 +390,7 @@ fn intermediate_size(fields: &Fields, family: Family, hidden_size: u64) -> Resul
             | Family::GptBigcode
             | Family::Falcon
             | Family::GuideGpt,
-        ) => Ok(4 * hidden_size),
+        ) => Ok(hidden_size.saturating_mul(4)),
         // Every layer has experts; the class knows no dense width.
         (None, Family::Qwen35Moe) => fields.need("moe_intermediate_size"),
         (None, _) => Err("`intermediate_size` is missing".into()),
@@ -616,7 +618,7 @@ fn moe(fields: &Fields, family: Family) -> Result<Option<Moe>, String> {
         | Family::Ernie45Moe => {
             let width = fields.need("moe_intermediate_size")?;
             let shared = fields.count("n_shared_experts")?.unwrap_or(0);
-            (width, shared, shared * width, fields.count("first_k_dense_replace")?.unwrap_or(0))
+            (width, shared, shared.saturating_mul(width), fields.count("first_k_dense_replace")?.unwrap_or(0))
         }
         _ => return Ok(None),
     };

@@ -49,7 +49,7 @@ fn world(cx: &Lowering<'_>, run: &mut TrainingRun) {
     }
     let Some(shard) = cx.written("dp_shard_size", count) else { return };
     let replicate = cx.written("dp_replicate_size", count).map_or(1, |n| n.value);
-    let others = run.parallelism.tensor.value * run.parallelism.context.value;
+    let others = run.parallelism.tensor.value.saturating_mul(run.parallelism.context.value);
     run.parallelism.gpus = Some(shard.map(|n| n.saturating_mul(replicate).saturating_mul(others)));
 }
 

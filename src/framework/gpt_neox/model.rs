@@ -83,17 +83,21 @@ pub(super) fn read(cx: &mut Lowering<'_>) -> Option<Setting<ModelRef>> {
 /// weigh what an ungated one would: a third of `intermediate_size` (`ParallelMLP`).
 pub(crate) fn width(root: Value<'_>, hidden: u64, gated: bool, llama_mlp: bool) -> u64 {
     let number = |key: &str| get(root, key).and_then(count);
-    let up = |n: u64, multiple: u64| n.div_ceil(multiple.max(1)) * multiple.max(1);
+    let up = |n: u64, multiple: u64| n.div_ceil(multiple.max(1)).saturating_mul(multiple.max(1));
     if llama_mlp {
         // 2.0's LLaMAParallelMLP: 8/3 of the width, up to a multiple of 256.
-        return number("intermediate_size").unwrap_or_else(|| up(2 * 4 * hidden / 3, 256));
+        return number("intermediate_size").unwrap_or_else(|| up(hidden.saturating_mul(8) / 3, 256));
     }
     let factor = get(root, "expansion_factor").and_then(|v| v.to_float());
     let written = number("intermediate_size")
         .or_else(|| factor.map(|factor| (factor * hidden as f64) as u64))
-        .unwrap_or(4 * hidden);
+        .unwrap_or(hidden.saturating_mul(4));
     let multiple = number("mlp_multiple_of").unwrap_or(1);
-    if gated { up(written * 2 / 3 / 2, multiple) } else { up(written, 2 * multiple) }
+    if gated {
+        up(written.saturating_mul(2) / 3 / 2, multiple)
+    } else {
+        up(written, multiple.saturating_mul(2))
+    }
 }
 
 /// Padded vocabulary: written, or the tokenizer's own size where its file is well known; with
@@ -126,7 +130,9 @@ fn vocabulary(root: Value<'_>) -> Option<(u64, Option<&'static str>)> {
         return None;
     };
     // Padded to a multiple that every tensor-parallel rank gets its part of.
-    let multiple =
-        number("make_vocab_size_divisible_by").unwrap_or(128) * number("model_parallel_size").unwrap_or(1);
-    Some((u64::div_ceil(size, multiple) * multiple, guess))
+    let multiple = number("make_vocab_size_divisible_by")
+        .unwrap_or(128)
+        .saturating_mul(number("model_parallel_size").unwrap_or(1))
+        .max(1);
+    Some((u64::div_ceil(size, multiple).saturating_mul(multiple), guess))
 }

@@ -180,7 +180,7 @@ fn spelled_out(table: Value<'_>) -> Option<serde_json::Map<String, serde_json::V
         }
     }
     // `scale_hidden_dim_for_mlp`: 8/3 of the width, up to a multiple of 256.
-    let scaled = (8 * hidden / 3).div_ceil(256) * 256;
+    let scaled = (hidden.saturating_mul(8) / 3).div_ceil(256) * 256;
     config.entry("intermediate_size").or_insert(scaled.into());
     config.insert("model_type".into(), "llama".into());
     config.insert("tie_word_embeddings".into(), false.into());
