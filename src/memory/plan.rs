@@ -221,9 +221,9 @@ fn not_modelled(run: &TrainingRun, architecture: &Architecture) -> Vec<Unknown> 
     }
     let parallel = &run.parallelism;
     let degrees = Degrees::of(run);
-    let several = degrees.tensor.max(degrees.pipeline).max(degrees.context).max(degrees.expert) > 1;
-    if several && architecture.vision.is_some() {
-        push("model", "model parallelism of vision-language models is not modelled".into(), None);
+    if degrees.pipeline.max(degrees.context) > 1 && architecture.vision.is_some() {
+        let why = "pipeline and context parallelism of vision-language models are not modelled";
+        push("model", why.into(), None);
     }
     if degrees.tensor > 1 && run.lora.is_some() {
         let why = "adapters under tensor parallelism are not modelled";

@@ -45,7 +45,11 @@ pub(crate) fn inventory(whole: &Inventory, slice: &Slice, degrees: Degrees, kv_h
                     mine.tied = tensor.tied && slice.first;
                 }
             }
-            divide(&mut mine, degrees, kv_heads);
+            // The tower is whole on every rank: torchtune's plans (`base_llama_tp_plan`) and transformers'
+            // (`base_model_tp_plan` of the text models) name the language model's layers alone.
+            if tensor.place != Place::Vision {
+                divide(&mut mine, degrees, kv_heads);
+            }
             Some(mine)
         })
         .collect();
