@@ -146,13 +146,13 @@ fn files_are_recognised_as_what_they_are() {
 /// 8 GPUs are declared. What is below 1 is models: ids that are not public or not in the catalogue,
 /// families whose layers are not traced, diffusion.
 const SHARES: &[(&str, f64)] = &[
-    ("axolotl", 0.88),
+    ("axolotl", 0.91),
     ("llama-factory", 0.84),
-    ("llama-factory-v1", 0.91),
+    ("llama-factory-v1", 1.0),
     ("trl", 1.0),
     ("open-instruct", 0.86),
     ("autotrain", 1.0),
-    ("torchtune", 0.98),
+    ("torchtune", 1.0),
     ("torchtitan", 0.76),
     ("litgpt", 1.0),
     ("gpt-neox", 0.88),
