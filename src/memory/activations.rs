@@ -386,12 +386,17 @@ fn stacked_experts(
         fused_experts(activations, kept);
         return;
     }
+    // Means over all layers; a layer that has experts keeps more where others have none.
+    let layers = shape.architecture.layers;
+    let sparse = (0..layers).filter(|l| shape.architecture.layer_is_sparse(*l)).count().max(1);
+    let to_one = layers.max(1) as f64 / sparse as f64;
+    let of_one = kept.clone().times(to_one);
+    let whole = if checkpointed { activations.layer.clone().plus(&of_one) } else { Sum::default() };
     activations.layer = activations.layer.clone().plus(&kept);
-    let whole = if checkpointed { activations.layer.clone() } else { Sum::default() };
     if checkpointed {
-        activations.transient = activations.transient.clone().plus(&kept);
+        activations.transient = activations.transient.clone().plus(&of_one);
     }
-    if let Some(at_experts) = backward {
+    if let Some(at_experts) = backward.map(|at| at.times(to_one)) {
         activations.transient =
             larger(activations.transient.clone(), whole.plus(&at_experts), &shape.symbols);
     }

@@ -138,6 +138,7 @@ for g in ("bert", "roberta"):
         ]
     )
 QV = {
+    "mpt": ["Wqkv"],
     "phi3": ["qkv_proj"],
     "gpt2": ["c_attn"],
     "gpt_neox": ["query_key_value"],
@@ -177,7 +178,7 @@ def contrib(fam, mods, label, drop):
                 own = True
                 w = 4
                 rw = 4
-        elif amp and ad == "fp32" and (q in ("bf16", "int8", "fp32")):
+        elif amp and ad == "fp32" and (q in ("bf16", "fp32")):
             own = True
             w = 2
             rw = 2
@@ -194,6 +195,8 @@ def contrib(fam, mods, label, drop):
                 c[NI(i)] += w + 1
         elif own:
             c[NI(i)] += w
+        elif q == "int8" and not kb:
+            pass  # the layer under the adapter keeps it
         elif g not in groups and g != "o":
             c[NI(i)] += w
         groups.add(g)

@@ -6,6 +6,9 @@ dimension that no symbol names yet.
 
 import tracing as D
 
+import mamba_like
+
+mamba_like.install()
 import models as M
 
 D.FAM["gpt_neo"] = (
@@ -276,7 +279,7 @@ N = {
             L,
             sliding_window=8192,
             layer_types=LT("full_attention"),
-            hidden_size_per_layer_input=24,
+            hidden_size_per_layer_input=88,
             vocab_size_per_layer_input=6080,
             laurel_rank=16,
             num_kv_shared_layers=0,
@@ -327,8 +330,8 @@ _s2 = D.syms
 
 def syms2(n, B, S):
     s = _s2(n, B, S)
-    if n in ("gemma4-ple", "gemma3n"):
-        s["hp"] = 24
+    if n in ("gemma4-ple", "gemma3n", "gemma3n-sparse"):
+        s["hp"] = 24 if n == "gemma4-ple" else 88
     return s
 
 
@@ -404,20 +407,220 @@ def name(size, tb):
 
 D.name = name
 
-# Layers that all attend to everything; `+mask` is what local layers keep under SDPA.
-D.FAM["modernbert"] = (
-    "modernbert",
-    dict(
-        hidden_size=448,
-        num_attention_heads=14,
-        intermediate_size=832,
-        vocab_size=6080,
-        max_position_embeddings=8192,
-        layer_types=["full_attention"] * 8,
-        num_hidden_layers=8,
-        pad_token_id=0,
-    ),
+# State spaces: `mi` their inner width, `mg` groups, `mn` state, `mh` heads, `mc` tokens a chunk, `ms` parts of a sum,
+# `mt` values of state a token, `mx` what is convolved, `mp` the projection's output, `mr` rank of the steps.
+SSM = dict(mamba_n_heads=6, mamba_d_head=112, mamba_n_groups=2, mamba_d_state=40, mamba_chunk_size=64)
+NEMO = dict(
+    L,
+    mamba_num_heads=6,
+    mamba_head_dim=112,
+    n_groups=2,
+    ssm_state_size=40,
+    chunk_size=64,
+    moe_intermediate_size=368,
+    moe_shared_expert_intermediate_size=832,
+    n_routed_experts=37,
+    num_experts_per_tok=5,
+    n_group=1,
+    topk_group=1,
 )
-M.R["_modernbert"] = D.FAM["modernbert"]
-M.CLS["_modernbert"] = "mlm"
-M.KNOWN["_modernbert"] = None
+JAMBA = nohd(mamba_expand=5, mamba_dt_rank=20, mamba_d_state=40, num_experts=37, num_experts_per_tok=5, pad_token_id=0)
+GRANITE = dict(
+    mamba_expand=5, mamba_n_heads=10, mamba_d_head=224, mamba_n_groups=2, mamba_d_state=24, mamba_chunk_size=64
+)
+KIMI = dict(
+    {k: v for k, v in D.DS.items() if k not in ("n_routed_experts", "first_k_dense_replace", "n_shared_experts")},
+    num_local_experts=37,
+    n_shared_experts=2,
+    q_lora_rank=None,
+    linear_num_heads=6,
+    linear_head_dim=232,
+    mlp_layer_types=LT("sparse"),
+    pad_token_id=0,
+)
+attn_ = lambda yes: dict(attn_layer_period=1 if yes else 1000, attn_layer_offset=0 if yes else 999)
+moe_ = lambda yes: dict(expert_layer_period=1 if yes else 1000, expert_layer_offset=0 if yes else 999)
+HYBRID = {
+    "falcon_h1": ("falcon_h1", nohd(mamba_d_ssm=672, pad_token_id=0, **SSM)),
+    "jamba": ("jamba", dict(JAMBA, **attn_(1), **moe_(0))),
+    "jamba-moe": ("jamba", dict(JAMBA, **attn_(1), **moe_(1))),
+    "jamba-mamba": ("jamba", dict(JAMBA, **attn_(0), **moe_(0))),
+    "jamba-mamba-moe": ("jamba", dict(JAMBA, **attn_(0), **moe_(1))),
+    "nemotron_h": ("nemotron_h", dict(NEMO, layer_types=LT("full_attention"))),
+    "nemotron_h-mamba": ("nemotron_h", dict(NEMO, layer_types=LT("linear_attention"))),
+    "nemotron_h-mlp": ("nemotron_h", dict(NEMO, layer_types=LT("mlp"))),
+    "nemotron_h-moe": ("nemotron_h", dict(NEMO, layer_types=LT("moe"))),
+    "kimi_linear": ("kimi_linear", dict(KIMI, layer_types=LT("full_attention"))),
+    "kimi_linear-delta": ("kimi_linear", dict(KIMI, layer_types=LT("linear_attention"))),
+    "dbrx": (
+        "dbrx",
+        dict(
+            d_model=448,
+            n_heads=14,
+            n_layers=8,
+            max_seq_len=8192,
+            vocab_size=6080,
+            attn_config=dict(kv_n_heads=2, clip_qkv=8, rope_theta=10000.0),
+            ffn_config=dict(ffn_hidden_size=368, moe_num_experts=32, moe_top_k=4, hidden_size=448),
+        ),
+    ),
+    "hunyuan_v1_moe": (
+        "hunyuan_v1_moe",
+        dict(L, intermediate_size=368, num_experts=37, moe_topk=5, pad_token_id=0),
+    ),
+    "lfm2_moe": (
+        "lfm2_moe",
+        nohd(
+            moe_intermediate_size=368,
+            num_experts=37,
+            num_experts_per_tok=5,
+            num_dense_layers=0,
+            layer_types=LT("full_attention"),
+        ),
+    ),
+    "lfm2_moe-conv": (
+        "lfm2_moe",
+        nohd(
+            moe_intermediate_size=368, num_experts=37, num_experts_per_tok=5, num_dense_layers=0, layer_types=LT("conv")
+        ),
+    ),
+}
+HYBRID["gemma3n-sparse"] = ("gemma3n_text", dict(D.FAM["gemma3n"][1], activation_sparsity_pattern=[0.95] * 8))
+for n in ("granitemoehybrid", "granitemoehybrid-moe"):
+    HYBRID[n + "-mamba"] = (D.FAM[n][0], dict(D.FAM[n][1], layer_types=LT("mamba"), **GRANITE))
+# A layer's backward peaks in its mixer or in its MLP: the plain name has a narrow MLP, `NAME~mlp` a wide one.
+NARROW = {
+    "falcon_h1": dict(intermediate_size=208),
+    "jamba-mamba": dict(intermediate_size=208),
+    "jamba-mamba-moe": dict(intermediate_size=208, num_experts_per_tok=3),
+    "granitemoehybrid-mamba": dict(shared_intermediate_size=208),
+    "granitemoehybrid-moe-mamba": dict(shared_intermediate_size=208, intermediate_size=72, num_experts_per_tok=3),
+    "kimi_linear-delta": dict(moe_intermediate_size=72, num_experts_per_tok=3),
+}
+WIDE = {
+    "falcon_h1": dict(intermediate_size=2496),
+    "jamba-mamba": dict(intermediate_size=4992),
+    "jamba-mamba-moe": dict(num_experts_per_tok=7),
+    "granitemoehybrid-mamba": dict(shared_intermediate_size=4992),
+    "granitemoehybrid-moe-mamba": dict(num_experts_per_tok=7),
+}
+for n, kw in NARROW.items():
+    mt, usual = HYBRID[n]
+    HYBRID[n + "~mlp"] = (mt, dict(usual, **WIDE.get(n, {})))
+    HYBRID[n] = (mt, dict(usual, **kw))
+for n, (mt, kw) in HYBRID.items():
+    if "n_layers" not in kw:
+        kw.setdefault("num_hidden_layers", 8)
+    D.FAM[n] = (mt, kw)
+    M.R["_" + n] = (mt, kw)
+    M.CLS["_" + n] = "causal"
+    M.KNOWN["_" + n] = None
+_s4 = D.syms
+mamba_like.SM[0] = 10**6  # every sum in as many parts as there are heads a group
+
+
+def syms4(name, B, S):
+    if name not in HYBRID:
+        return _s4(name, B, S)
+    n = name.removesuffix("~mlp")
+    kw = HYBRID[name][1]
+    s = _s4("deepseek_v3" if n == "kimi_linear" else n, B, S)
+    if n == "kimi_linear":
+        s.pop("qr")
+    moe = n.replace("granitemoe", "granite")
+    moe = "moe" in moe or n.startswith(("kimi_linear", "dbrx"))
+    [s.pop(x, None) for x in ("E", "T", "fe")]
+    if moe:
+        s.update(E=37, T=kw.get("num_experts_per_tok", 5), fe=kw.get("moe_intermediate_size", 368))
+        if n.startswith(("jamba", "granite")):
+            s["fe"] = kw["intermediate_size"]
+    if n.endswith(("-mamba", "-delta", "-mlp", "-conv")) or n in ("nemotron_h-moe", "jamba-mamba-moe"):
+        [s.pop(x, None) for x in ("h", "q", "k", "hd", "kv")]
+    s["f"] = kw.get("shared_intermediate_size", kw.get("intermediate_size", 832))
+    if n.startswith("jamba"):
+        if moe:
+            s.pop("f")
+        if "mamba" in n:
+            s.update(mi=2240, mn=40, mr=20, mxp=100)
+    elif "mamba" in n or n == "falcon_h1":
+        mi, gn, h = (2240, 48, 10) if n.startswith("granite") else (672, 80, 6)
+        s.update(mi=mi, mgn=gn, mh=h, mx=mi + 2 * gn, mp=2 * mi + 2 * gn + h, mt=mi * gn // 128, mgc=128)
+        s.update(msgn=h // 2 * gn, msgc=h // 2 * 128)
+    if n == "kimi_linear-delta":
+        s.update(vd=1392, hv=6, kw=232)
+    if n == "dbrx":
+        s.update(E=32, T=4, fe=368, kv=2, k=64, hd=32)
+    if n in ("dbrx", "kimi_linear", "kimi_linear-delta", "lfm2_moe", "lfm2_moe-conv"):
+        s.pop("f", None)
+    if n == "hunyuan_v1_moe":
+        s["f"] = 368
+        s.pop("fe")
+        s["fe"] = 368
+    if n == "nemotron_h-moe":
+        s["f"] = 832
+    return s
+
+
+D.syms = syms4
+D.MONO += "S*fe;N*kw;d*kw;vd*kw;N*mi;N*mn;N*mr;N*mxp;mi*mn;B*mi*mn;N*mgn;N*mh;N*mx;N*mp;N*mt;N*mgc;N*msgn;N*msgc;d*mi;d*mp;d*mx;mi;mh;mx;mp;mp*r;mi*r;mr*r;mi*mr;mi*mxp".split(
+    ";"
+)
+D.PREF.update(
+    {
+        "S*fe": 0.5,
+        "N*kw": 0.3,
+        "N*mi": 0.05,
+        "N*mgn": 0.3,
+        "N*mh": 0.2,
+        "N*mx": 0.05,
+        "N*mp": 0,
+        "N*mt": 0.3,
+        "N*mgc": 0.3,
+        "N*msgn": 0.3,
+        "N*msgc": 0.35,
+        "d*mi": 0.05,
+    }
+)
+_t2 = D.table
+
+
+def table2(n, B, S):
+    D.PREF["S*d"] = 0.3 if n == "dbrx" else 2
+    if not n.startswith("kimi_linear-delta"):
+        return _t2(n, B, S)
+    s = D.syms(n, B, S)
+    out = _t2(n, B, S)
+    out.append((s["N"] * 3 * s["vd"], "N*3vd"))
+    return out
+
+
+D.table = table2
+D.W[256] = 0.85
+D.W[64] = 0.85
+
+
+def dbrx_experts(self, hidden_states, top_k_index, top_k_weights):
+    """DBRX's loop over its experts, each with its even share of the tokens: the stub's counts are zeros."""
+    import torch
+
+    batch = hidden_states.shape[0]
+    x = hidden_states.reshape(-1, self.hidden_size)
+    out = torch.zeros_like(x)
+    top_k_weights = top_k_weights.to(x.dtype)  # as Databricks' own code; transformers 5.23 fails under autocast
+    split = (-1, self.ffn_hidden_size, self.hidden_size)
+    share = x.shape[0] * top_k_index.shape[1] // self.num_experts
+    for e in range(self.num_experts):
+        idx, token = (torch.zeros(share, dtype=torch.long, device=x.device) for _ in range(2))
+        w1, v1, w2 = (w.view(split)[e] for w in (self.mlp.w1, self.mlp.v1, self.mlp.w2))
+        states = self.mlp(x[token], w1, v1, w2).view(-1, self.hidden_size) * top_k_weights[token, idx, None]
+        states = states.to(out.dtype)
+        out.index_add_(0, token, states)
+    return out.view(batch, -1, self.hidden_size)
+
+
+import transformers.models.dbrx.modeling_dbrx as _dbrx
+
+_dbrx.DbrxExperts.forward = dbrx_experts
+import torch as _torch
+
+_torch.erfinv = lambda x: x.clone()  # of one number (Gemma 3n's cut-off); compiled on first use, which the stub cannot

@@ -30,8 +30,13 @@ for n in sys.argv[2].split(","):
                 try:
                     a = D.derive(n, m, attn, "none", 8, 704, dict(dropout=dr))
                     c = D.derive(n, m, attn, "full", 8, 704, dict(dropout=dr))
-                    s = D.derive(n, m, attn, "none", 64, 88, dict(dropout=dr)) if attn == "eager" else a
-                    sc = D.derive(n, m, attn, "full", 64, 88, dict(dropout=dr)) if attn == "eager" else c
+                    s, sc = (a, c)
+                    if n + "~mlp" in D.FAM:
+                        s = D.derive(n + "~mlp", m, attn, "none", 8, 704, dict(dropout=dr))
+                        sc = D.derive(n + "~mlp", m, attn, "full", 8, 704, dict(dropout=dr))
+                    elif attn == "eager":
+                        s = D.derive(n, m, attn, "none", 64, 88, dict(dropout=dr))
+                        sc = D.derive(n, m, attn, "full", 64, 88, dict(dropout=dr))
                     out[key] = dict(
                         layer=a["layer"],
                         body=a["body"],

@@ -69,11 +69,23 @@ def run(n, pd, ac, quant, fp32, targets, drop, ckpt, B=8, S=704, attn="sdpa"):
     )
 
 
+def flat_inputs():
+    """transformers 5.23 gives latent attention's kv_b_proj four dimensions, which LLM.int8 refuses: earlier ones three."""
+    import bitsandbytes as bnb
+
+    c = bnb.nn.Linear8bitLt
+    forward = c.forward
+    c.forward = lambda m, x: forward(m, x.flatten(0, -3)).unflatten(0, x.shape[:-2]) if x.dim() > 3 else forward(m, x)
+
+
+flat_inputs()
 fn = sys.argv[1]
 out = json.load(open(fn)) if os.path.exists(fn) else {}
 QV = {
     "gpt_bigcode": "c_attn",
     "mpt": "Wqkv",
+    "dbrx": "Wqkv",
+    "minicpm3": "q_b_proj+kv_b_proj",
     "gpt_neo": "q_proj+v_proj",
     "phi3": "qkv_proj",
     "gpt_neox": "query_key_value",
@@ -102,7 +114,25 @@ LAB = (
     ("nf4+autocast/bf16-adapters", "bf16", "bf16", "nf4", False),
     ("bf16+autocast/bf16-adapters", "bf16", "bf16", "none", False),
 )
+FIRST = (
+    "bf16+autocast/fp32",
+    "nf4+autocast/fp32",
+    "int8+autocast/fp32",
+    "bf16+autocast/bf16",
+    "nf4+autocast/bf16",
+    "nf4/bf16",
+)
+if len(sys.argv) > 3:
+    LAB = [row for row in LAB if row[0].removesuffix("-adapters") in FIRST]
 MOE = {
+    "granitemoe",
+    "granitemoehybrid-moe",
+    "ernie4_5_moe",
+    "hunyuan_v1_moe",
+    "dbrx",
+    "glm4_moe_lite",
+    "mistral4",
+    "qwen3_next",
     "glm4_moe",
     "afmoe",
     "minimax_m2",
@@ -118,11 +148,32 @@ MOE = {
     "deepseek_v2",
     "deepseek_v3",
 }
+ATTENTION = "q_proj+k_proj+v_proj+o_proj"
+DENSE = "gate_proj+up_proj+down_proj"
+TARGETS = {
+    "falcon_h1": (("all", f"{ATTENTION}+in_proj+{DENSE}"), ("qv", "q_proj+v_proj")),
+    "jamba": (("all", f"{ATTENTION}+{DENSE}"), ("qv", "q_proj+v_proj")),
+    "jamba-moe": (("qv", "q_proj+v_proj"),),
+    "jamba-mamba": (("mlp", DENSE), ("all", f"in_proj+x_proj+out_proj+{DENSE}")),
+    "jamba-mamba-moe": (("mlp", "in_proj"), ("all", "in_proj+x_proj+out_proj")),
+    "nemotron_h": (("qv", "q_proj+v_proj"), ("all", ATTENTION)),
+    "nemotron_h-mamba": (("mlp", "in_proj"),),
+    "nemotron_h-mlp": (("mlp", "up_proj+down_proj"),),
+    "nemotron_h-moe": (("mlp", "shared_experts.up_proj+shared_experts.down_proj"),),
+    "granitemoehybrid-mamba": (("mlp", "input_linear+output_linear"),),
+    "granitemoehybrid-moe-mamba": (("mlp", "in_proj"),),
+    "gemma3n": (("all", f"{ATTENTION}+{DENSE}"), ("qv", "q_proj+v_proj")),
+    "gemma3n-sparse": (("all", f"{ATTENTION}+{DENSE}"), ("qv", "q_proj+v_proj")),
+    "kimi_linear": (("qv", "q_proj+kv_b_proj"),),
+    "kimi_linear-delta": (("mlp", "q_proj+k_proj+v_proj"), ("all", "q_proj+k_proj+v_proj+o_proj")),
+    "lfm2_moe": (("qv", "q_proj+v_proj"),),
+    "lfm2_moe-conv": (("mlp", "in_proj"),),
+}
 for n in sys.argv[2].split(","):
     attn = "eager" if n in D.EAGER else "sdpa"
     qv = QV.get(n, "q_proj+v_proj")
     for lab, pd, ac, quant, fp32 in LAB:
-        for tn, tg in (
+        for tn, tg in TARGETS.get(n) or (
             (("mlp", "w1+w3+w2"),)
             if n == "lfm2-conv"
             else (("mlp", "gate_proj+up_proj+down_proj"),)
@@ -139,6 +190,13 @@ for n in sys.argv[2].split(","):
                 try:
                     a = run(n, pd, ac, quant, fp32, tg, dr, "none", attn=attn)
                     c = run(n, pd, ac, quant, fp32, tg, dr, "full", attn=attn)
+                    if n + "~mlp" in D.FAM:
+                        m = n + "~mlp"
+                        ma = run(m, pd, ac, quant, fp32, tg, dr, "none", attn=attn)
+                        mc = run(m, pd, ac, quant, fp32, tg, dr, "full", attn=attn)
+                        a = dict(a, transient=ma["transient"], mixer=a["transient"])
+                        c = dict(c, transient=mc["transient"], mixer=c["transient"])
+                        a["ckpt_mixer"] = c["mixer"]
                     out[key] = dict(a, ckpt_layer=c["layer"], ckpt_body=c["body"], ckpt_transient=c["transient"])
                     print(key, out[key]["layer"], flush=True)
                 except Exception as e:

@@ -135,8 +135,9 @@ def build(j):
             if hasattr(cfg, a):
                 setattr(cfg, a, j["n_layers"])
                 break
-        if getattr(cfg, "layer_types", None):
-            cfg.layer_types = cfg.layer_types[: j["n_layers"]]
+        types = getattr(cfg, "layer_types", None)
+        if types and len(types) > j["n_layers"]:
+            cfg.layer_types = types[: j["n_layers"]]
     cfg.use_cache = False
     if j["dropout"] is not None:
         for a in vars(cfg):
@@ -156,7 +157,14 @@ def build(j):
         else:
             with torch.device("meta"), no_init_weights():
                 m = M.auto_class(j["model"]).from_config(cfg, attn_implementation=attn)
-            replace_quant(m, j["quant"], dt)
+            # mamba-ssm's fused function reads the output projection's weight itself.
+            fused = cfg.model_type in ("falcon_h1", "nemotron_h", "granitemoehybrid")
+            kept = ("lm_head", "out_proj") if fused else ("lm_head",)
+            if cfg.model_type == "gemma3n_text":  # training clamps these, which packed weights refuse
+                kept += ("prediction_coefs", "correction_coefs")
+            replace_quant(m, j["quant"], dt, kept)
+            object.__setattr__(cfg, "_is_quantized", True)
+            object.__setattr__(m.config, "_is_quantized", True)
             for mod in m.modules():
                 for n, p in list(mod._parameters.items()):
                     if p is not None and p.device.type == "meta":
@@ -170,6 +178,7 @@ def build(j):
             for p in m.parameters():
                 p.requires_grad_(False)
             m.is_loaded_in_4bit = j["quant"] != "int8"
+            m.is_loaded_in_8bit = j["quant"] == "int8"
     finally:
         torch.set_default_dtype(old)
     return (m, cfg)

@@ -120,6 +120,11 @@ NOHD = {
     "lfm2-conv",
     "olmo3",
     "gpt_bigcode",
+    "mpt",
+    "gpt_neo",
+    "falcon_h1",
+    "jamba",
+    "dbrx",
 }
 HEAD = ("head", "head_fwd_peak", "loss_bwd_peak")
 
@@ -155,7 +160,15 @@ def fix(f, part, c):
 
 
 def shared(f, c):
-    two = {"deepseek_v2", "deepseek_v3", "glm4_moe_lite", "mistral4", "ernie4_5_moe"}
+    two = {
+        "kimi_linear",
+        "kimi_linear-delta",
+        "deepseek_v2",
+        "deepseek_v3",
+        "glm4_moe_lite",
+        "mistral4",
+        "ernie4_5_moe",
+    }
     onex = {"glm4_moe", "afmoe", "llama4"}
     if f not in two | onex:
         return c
@@ -188,10 +201,46 @@ def mixed(c):
 
 
 PREC = [""]
+STATE = {
+    "mx": (("mi", 1), ("mg*mn", 2)),
+    "mp": (("mi", 2), ("mg*mn", 2), ("mh", 1)),
+    "mgn": (("mg*mn", 1),),
+    "mgc": (("mg*mc", 1),),
+    "msgn": (("ms*mg*mn", 1),),
+    "msgc": (("ms*mg*mc", 1),),
+    "mxp": (("mr", 1), ("mn", 2)),
+    "3vd": (("vd", 3),),
+}
+# Values of state in a micro-batch, in fp32, at the traced dimensions.
+STATES = {860160: "B*mi*mn", 1720320: "B*mi*mn"}
+
+
+def state(f, c):
+    """Widths that are sums of others, and names that mean something else in a block without the usual one."""
+    r = collections.Counter()
+    for m, x in c.items():
+        if f == "nemotron_h-mamba" and m in ("N*f", "d*f"):
+            m = m.replace("f", "mx")
+        if m == "1" and x in STATES and ("-mamba" in f or f == "falcon_h1"):
+            m, x = (STATES[x], 4)
+        if f == "dbrx" and m in ("S*d", "S*fe", "S"):
+            m, x = (m.replace("S", "N*T"), x / 32)
+        if f.startswith("gemma3n") and m == "S" and abs(x) >= 128:  # AltUp's four by four, B = 8
+            m, x = ("N", x / 8)
+        if f.startswith("jamba"):
+            m = "*".join("fe" if y == "f" else y for y in m.split("*"))
+        for width, parts in STATE.items():
+            if width in m.split("*"):
+                for part, k in parts:
+                    r["*".join(part if y == width else y for y in m.split("*"))] += k * x
+                break
+        else:
+            r[m] += x
+    return dict(r)
 
 
 def clean(f, part, c):
-    c = shared(f, fix(f, part, named(c)))
+    c = state(f, shared(f, fix(f, part, named(c))))
     wide = PREC[0] in ("fp32", "fp32/fp32-adapters")
     if f.endswith("-linear") and wide and (abs(c.get("N*kdvd", 0)) == 2):
         s = c.pop("N*kdvd")
@@ -230,7 +279,7 @@ def full(files):
     B = []
     for k in T:
         p = k.split("|")
-        if p[0] in SKIP:
+        if p[0] in SKIP or (p[0].endswith(ATTENTION_FREE) and p[2] != "sdpa"):
             continue
         if p[1] == "amp16":
             o = T.get(k.replace("amp16", "bf16"))
@@ -241,6 +290,7 @@ def full(files):
 
 
 SKIP = set()
+ATTENTION_FREE = ("-linear", "-conv", "-delta", "-mamba", "-mamba-moe", "nemotron_h-mlp", "nemotron_h-moe")
 X = LB.FAM
 L, LD, LDH = (LB.LL, LB.LD, LB.LDH)
 
@@ -277,6 +327,15 @@ MOE = {
     "minimax_m2": attn(L()),
     "afmoe": attn(L()),
     "phimoe": attn(L()),
+    "granitemoe": attn(LD()),
+    "granitemoehybrid-moe": attn(LD()),
+    "ernie4_5_moe": attn(L()),
+}
+X["mpt"] = {
+    "Wqkv": ("d", "qkv", "x"),
+    "out_proj": ("d", "d", "o"),
+    "up_proj": ("d", "4d", "y"),
+    "down_proj": ("4d", "d", "z"),
 }
 MOE["deepseek_v3"] = {"q_b_proj": ("kvrr", "qh", "a"), "kv_b_proj": ("kvr", "nv", "b")}
 MOE["deepseek_v2"] = {"q_proj": ("d", "qh", "x"), "kv_b_proj": ("kvr", "nv", "b")}
@@ -286,20 +345,92 @@ lin = {"gate_proj": ("d", "f", "y"), "up_proj": ("d", "f", "y"), "down_proj": ("
 for n in ("qwen3_5-linear", "qwen3_5_moe-linear", "qwen3_next-linear"):
     X[n] = lin
 
+X["falcon_h1"] = dict(LD(), in_proj=("d", "mp", "m"))
+X["jamba"] = LD()
+X["jamba-mamba"] = dict(lin, in_proj=("d", "2mi", "m"), x_proj=("mi", "mxp", "c"), out_proj=("mi", "d", "o"))
+X["jamba-mamba-moe"] = {k: v for k, v in X["jamba-mamba"].items() if k not in lin}
+X["nemotron_h"] = attn(L())
+X["nemotron_h-mamba"] = X["granitemoehybrid-moe-mamba"] = {"in_proj": ("d", "mp", "m")}
+X["nemotron_h-mlp"] = X["nemotron_h-moe"] = {"up_proj": ("d", "f", "y"), "down_proj": ("f", "d", "z")}
+X["granitemoehybrid-mamba"] = {"input_linear": ("d", "2f", "y"), "output_linear": ("f", "d", "z")}
+X["kimi_linear-delta"] = {**{n: ("d", "vd", "x") for n in ("q_proj", "k_proj", "v_proj")}, "o_proj": ("vd", "d", "o")}
+X["lfm2_moe-conv"] = {"in_proj": ("d", "3d", "m")}
+X["gemma3n"] = X["gemma3n-sparse"] = L()
+MOE["jamba-moe"] = MOE["lfm2_moe"] = attn(LD())
+MOE["hunyuan_v1_moe"] = attn(L())
+MOE["kimi_linear"] = {"q_proj": ("d", "qh", "x"), "kv_b_proj": ("kvr", "nv", "b")}
+X["gpt_neo"] = {
+    "q_proj": ("d", "d", "x"),
+    "k_proj": ("d", "d", "x"),
+    "v_proj": ("d", "d", "x"),
+    "out_proj": ("d", "d", "o"),
+    "c_fc": ("d", "f", "y"),
+    "c_proj": ("f", "d", "z"),
+}
+X["gpt_bigcode"] = {
+    "c_attn": ("d", "qkv", "x"),
+    "attn.c_proj": ("d", "d", "o"),
+    "c_fc": ("d", "f", "y"),
+    "mlp.c_proj": ("f", "d", "z"),
+}
+X["distilbert"] = {
+    "q_lin": ("d", "d", "x"),
+    "k_lin": ("d", "d", "x"),
+    "v_lin": ("d", "d", "x"),
+    "out_lin": ("d", "d", "o"),
+    "lin1": ("d", "f", "y"),
+    "lin2": ("f", "d", "z"),
+}
+MOE["minicpm3"] = {"q_b_proj": ("kvrr", "qh", "a"), "kv_b_proj": ("kvr", "nv", "b")}
+MOE["dbrx"] = {"Wqkv": ("d", "qkv", "x")}
+X.update(MOE)
+# Blocks traced with fewer modules than `X` has; the rest tells what an adapted output projection keeps.
+PART = {
+    "jamba-mamba": list(lin),
+    "jamba-mamba-moe": ["in_proj"],
+    "kimi_linear-delta": ["q_proj", "k_proj", "v_proj"],
+    "nemotron_h": ["q_proj", "v_proj"],
+}
+
+
+HYBRID = {"falcon_h1", "jamba-mamba", "jamba-mamba-moe", "kimi_linear-delta"}
+
+
+def body_of(fam, lab, v, q, labs):
+    """With an adapter on what the first layer projects, where there is such a trace."""
+    if fam == "granitemoehybrid-mamba":  # the mixer is the same
+        return labs.get(("granitemoehybrid-moe-mamba", lab), {}).get(("mlp", False), q)["body"]
+    return v.get(("all", False), q)["body"] if fam in HYBRID else q["body"]
+
+
+def modules(f, tn):
+    if tn == "all":
+        return list(X[f])
+    return PART.get(f, list(X[f])) if tn == "mlp" else QV(f)
+
 
 def QV(f):
-    return {"deepseek_v3": ["q_b_proj", "kv_b_proj"], "deepseek_v2": ["q_proj", "kv_b_proj"]}.get(
-        f, ["q_proj", "v_proj"]
-    )
+    latent = {
+        "deepseek_v3": ["q_b_proj", "kv_b_proj"],
+        "deepseek_v2": ["q_proj", "kv_b_proj"],
+        "kimi_linear": ["q_proj", "kv_b_proj"],
+        "minicpm3": ["q_b_proj", "kv_b_proj"],
+        "dbrx": ["Wqkv"],
+        "gpt_bigcode": ["c_attn"],
+        "distilbert": ["q_lin", "v_lin"],
+    }
+    return latent.get(f) or LB.QV.get(f, ["q_proj", "v_proj"])
 
 
 def contrib(f, mods, lab, dr):
     c = LB.contrib(f, mods, lab, dr)
     r = collections.Counter()
     for m, x in c.items():
-        if m.startswith("2q*"):
-            r["q*r"] += x * 2
-        elif f.startswith("deepseek") and m.endswith("*r") and (m not in ("N*r", "d*r")):
+        if m.startswith(("2q*", "2mi*", "3d*")):
+            r[m[1:]] += x * int(m[0])
+        elif m == "mxp*r":  # as it is named in the traces
+            r["mr*r"] += 5 * x
+        elif f.startswith(("deepseek", "kimi_linear", "minicpm3")) and m.endswith("*r") and (m not in ("N*r", "d*r")):
             pass
         else:
             r[m] += x
@@ -328,15 +459,23 @@ def lora(files):
     for (fam, lab), v in labs.items():
         if fam not in X or fam in SKIP:
             continue
-        linear = fam.endswith(("-linear", "-conv"))
+        linear = fam.endswith(ATTENTION_FREE)
         if linear:
             if ("mlp", False) not in v:
                 continue
-            mods = list(X[fam])
-            base = sub(v["mlp", False]["layer"], contrib(fam, mods, lab, False))
+            base = sub(v["mlp", False]["layer"], contrib(fam, modules(fam, "mlp"), lab, False))
             q = v["mlp", False]
             copy = {}
+            if ("all", False) in v:
+                copy = sub(sub(v["all", False]["layer"], contrib(fam, list(X[fam]), lab, False)), base)
             use = {("mlp", d): x for (t, d), x in v.items() if t == "mlp"}
+        elif fam == "nemotron_h":
+            if ("all", False) not in v:
+                continue
+            q = v["qv", False]
+            base = sub(q["layer"], contrib(fam, QV(fam), lab, False))
+            copy = sub(sub(v["all", False]["layer"], contrib(fam, list(X[fam]), lab, False)), base)
+            use = {("qv", d): x for (t, d), x in v.items() if t == "qv"}
         elif fam in MOE:
             if ("qv", False) not in v:
                 continue
@@ -347,11 +486,21 @@ def lora(files):
         else:
             if ("qv", False) not in v or ("all", False) not in v:
                 continue
-            base = sub(v["qv", False]["layer"], contrib(fam, ["q_proj", "v_proj"], lab, False))
+            base = sub(v["qv", False]["layer"], contrib(fam, QV(fam), lab, False))
             q = v["qv", False]
             copy = sub(sub(v["all", False]["layer"], contrib(fam, list(X[fam]), lab, False)), base)
             use = v
             copy = {m: x for m, x in copy.items() if not (m == "1" and abs(x) < 60000)}
+        if fam == "mpt":  # as many key heads as heads: qkv is 3·d
+            x = base.pop("qkv*r", 0)
+            base["d*r"] = base.get("d*r", 0) + 3 * x
+            base = {m: y for m, y in base.items() if abs(y) > 1e-09}
+        if fam == "dbrx":  # other products of the same size were named
+            base.pop("qkv*r", None)
+        if fam == "gpt_bigcode":  # and there 16·k at the traced dimensions
+            x = base.pop("qkv*r", 0)
+            base["k*r"] = base.get("k*r", 0) + 16 * x
+            base = {m: y for m, y in base.items() if abs(y) > 1e-09}
         if linear and base.get("N*r", 0) < 0:
             x = base.pop("N*r")
             base["N*kd"] = base.get("N*kd", 0) + x / 2
@@ -366,10 +515,10 @@ def lora(files):
         neg = {m: x for m, x in base.items() if x < -1e-09 and m != "1"}
         if neg:
             bad.append((fam, lab, "negative", neg))
-        if copy and any((m not in ("N*d", "N*q") for m in copy)):
+        if copy and any((m not in ("N*d", "N*q", "N*mi", "N*vd") for m in copy)):
             bad.append((fam, lab, "copy", copy))
         for (tn, dr), t in use.items():
-            mods = list(X[fam]) if tn in ("all", "mlp") else QV(fam)
+            mods = modules(fam, tn)
             b = sub(t["layer"], contrib(fam, mods, lab, dr))
             b = {m: x for m, x in b.items() if not (m == "1" and abs(x) < 60000)}
             base_ = {m: x for m, x in base.items() if not (m == "1" and abs(x) < 60000)}
@@ -377,7 +526,7 @@ def lora(files):
                 bad.append((fam, lab, tn, dr, sub(b, base_)))
         t = dict(
             layer=base,
-            body=q["body"],
+            body=body_of(fam, lab, v, q, labs),
             head=q["head"],
             head_fwd_peak=q["head_fwd_peak"],
             loss_bwd_peak=q["loss_bwd_peak"],
@@ -389,7 +538,7 @@ def lora(files):
         if copy:
             extra.append("output-copy = " + expr(clean(fam, "layer", copy)))
         for (tn, dr), x in sorted(use.items()):
-            mods = list(X[fam]) if tn in ("all", "mlp") else QV(fam)
+            mods = modules(fam, tn)
             c = contrib(fam, mods, lab, dr)
             for nm in (
                 ("mlp", "attention")
@@ -397,7 +546,7 @@ def lora(files):
                 else ("mlp",)
                 if tn == "all"
                 else ("attention", "mlp")
-                if fam in MOE
+                if fam in MOE or fam == "nemotron_h"
                 else ("attention",)
             ):
                 nm += "-dropout" if dr else ""
@@ -405,6 +554,10 @@ def lora(files):
                 extra.append(
                     f"checkpoint-transient-{nm} = {expr(clean(fam, 'transient', sub(x['ckpt_transient'], c)))}"
                 )
+            if "mixer" in x and tn != "qv":
+                nm = "mixer" + ("-dropout" if dr else "")
+                extra.append(f"transient-{nm} = {expr(clean(fam, 'transient', x['mixer']))}")
+                extra.append(f"checkpoint-transient-{nm} = {expr(clean(fam, 'transient', sub(x['ckpt_mixer'], c)))}")
         R.append(out + "\n".join(extra) + "\n")
     return (R, bad)
 

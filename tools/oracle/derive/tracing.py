@@ -290,7 +290,8 @@ def table(n, B, S):
     if "q" in s:
         out.append((s["N"] * (s["q"] + 2 * s["k"]), "N*qkv"))
         out.append((s["d"] * (s["q"] + 2 * s["k"]), "d*qkv"))
-    out.append((B * s["h"] * S * (S + 1), "B*h*S*S1"))
+    if "h" in s:
+        out.append((B * s["h"] * S * (S + 1), "B*h*S*S1"))
     return out
 
 
