@@ -13,6 +13,7 @@ use crate::catalog::Gpu;
 use crate::catalog::gpus::GpuError;
 use crate::catalog::instances;
 use crate::finding::Severity;
+use crate::run::lengths::SequenceLengths;
 use crate::units::Bytes;
 
 /// The file's name.
@@ -192,19 +193,38 @@ pub struct SettingsFile {
 }
 
 /// Values for what configs leave open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Assume {
     /// Tokens of the longest sequence, where a file sets no limit and the longest sample of the
     /// data decides.
     pub sequence_length: Option<std::num::NonZeroU64>,
+    /// How long the rows of the data are, where batches are padded to their longest row: reserved
+    /// memory depends on it.
+    #[serde(alias = "sequence_lengths")]
+    pub sequence_lengths: Option<SequenceLengths>,
+    /// What a process occupies on a GPU before it allocates anything, as nvidia-smi shows it: "600MiB".
+    #[serde(alias = "cuda_context")]
+    #[schemars(with = "Option<String>")]
+    #[serde(deserialize_with = "amount")]
+    pub cuda_context: Option<Bytes>,
+}
+
+/// An amount of memory as people write it.
+fn amount<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Bytes>, D::Error> {
+    let text = String::deserialize(from)?;
+    Bytes::parse(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Assume {
     /// These, and `other`'s where these are silent.
     #[must_use]
     pub fn or(self, other: Assume) -> Assume {
-        Assume { sequence_length: self.sequence_length.or(other.sequence_length) }
+        Assume {
+            sequence_length: self.sequence_length.or(other.sequence_length),
+            sequence_lengths: self.sequence_lengths.or(other.sequence_lengths),
+            cuda_context: self.cuda_context.or(other.cuda_context),
+        }
     }
 }
 
@@ -286,6 +306,11 @@ impl Loaded {
             if crate::framework::by_name(name).is_none() {
                 let known = crate::framework::ALL.iter().map(|f| f.name());
                 return Err(fail(format!("there is no framework `{name}`{}", did_you_mean(name, known))));
+            }
+        }
+        for assume in content.overrides.iter().map(|o| &o.assume).chain([&content.assume]) {
+            if let Some(Err(why)) = assume.sequence_lengths.map(|law| law.check()) {
+                return Err(fail(format!("sequence-lengths: {why}")));
             }
         }
         for budget in content.overrides.iter().map(|o| &o.budget).chain([&content.budget]) {

@@ -108,6 +108,7 @@ fn estimate(scale: f64) -> Estimate {
         device,
         allocated_interval: Interval { low: allocated, high: allocated },
         reserved_interval: Interval { low: reserved, high: reserved },
+        outside: Bytes::from_gib(0.7),
         device_interval: Interval { low: device - Bytes::from_gib(3.0), high: device + Bytes::from_gib(5.5) },
         causes: vec![
             Cause {

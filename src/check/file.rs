@@ -16,7 +16,7 @@ use crate::framework::{self, Framework, Kind, Lowering, schema};
 use crate::memory::Estimate;
 use crate::memory::rule_of_thumb::rule_of_thumb;
 use crate::rules::{self, Checked, Rule};
-use crate::run::{Origin, Setting, TrainingRun, Unknown};
+use crate::run::{Batching, Origin, Setting, TrainingRun, Unknown};
 use crate::settings::{FILE_NAME, Level, Settings};
 use crate::source::{Location, Source, Span};
 use crate::suppress;
@@ -288,6 +288,22 @@ fn lower(
     report.unknown = std::mem::take(&mut cx.unknown);
     findings.append(&mut cx.findings);
     let run = report.run.as_mut()?;
+    if let Some(mut law) = settings.assume.sequence_lengths
+        && run.batching.value == Batching::Padded
+    {
+        // The file may say in which order rows come, or that all are padded to the limit.
+        let written = run.sequence_lengths.value.unwrap_or_default();
+        law.order = law.order.or(written.order);
+        if written.full.is_none() {
+            run.sequence_lengths = Setting { value: Some(law), origin: Origin::Declared(FILE_NAME.into()) };
+        }
+    }
+
+    if let Some(bytes) = settings.assume.cuda_context
+        && run.cuda_context.is_none()
+    {
+        run.cuda_context = Some(Setting { value: bytes, origin: Origin::Declared(FILE_NAME.into()) });
+    }
 
     let mut lookup = context.lookup.clone();
     lookup.declared = settings.models.clone().into_iter().collect();
@@ -304,6 +320,9 @@ fn lower(
             answer::settle_checkpoint(run, &resolved.architecture);
             answer::settle_beside(run, &resolved.architecture, &lookup, budget, &mut report.unknown);
             answer::answer(run, &resolved.architecture, &mut report.unknown, &mut report.estimate);
+            if let (Some(estimate), Some(budget)) = (&mut report.estimate, &report.budget) {
+                estimate.on_card(budget.memory);
+            }
             report.architecture = Some(resolved.architecture.clone());
             report.rule_of_thumb = rule_of_thumb(run, &resolved.architecture);
         }

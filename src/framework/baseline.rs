@@ -3,6 +3,7 @@
 
 use super::Lowering;
 use crate::document::Value;
+use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
     Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, Kernels, Loss, Method,
     ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule,
@@ -32,6 +33,7 @@ pub fn plain(
         trainable_layers: None,
         quantization: of(Quantization::None, by),
         prepare_kbit: of(false, by),
+        quantized_inputs_kept: of(false, by),
         quantized_experts: of(false, by),
         fused_experts: of(false, by),
         weights: of(Dtype::Fp32, by),
@@ -49,6 +51,8 @@ pub fn plain(
         gradient_clipping: of(None, by),
         sequence_length,
         batching: of(Batching::Fixed, by),
+        sequence_lengths: undeclared(),
+        overlong: Overlong::Truncated,
         target_length: None,
         activation_checkpointing: of(Checkpointing::None, by),
         reentrant_checkpointing: of(false, by),
@@ -66,6 +70,7 @@ pub fn plain(
         reference_weights: None,
         compile: of(false, by),
         eval_batch_size: None,
+        cuda_context: None,
         beside: Beside::default(),
         parallelism: Parallelism {
             gpus: None,
@@ -93,6 +98,15 @@ pub fn plain(
         },
         unknown: Vec::new(),
     }
+}
+
+/// Nobody says how long the rows are.
+pub fn undeclared() -> Setting<Option<SequenceLengths>> {
+    Setting::assumed(
+        None,
+        "rows from half the limit to all of it, in random order; `[assume.sequence-lengths]` in llmlint.toml \
+         declares what the data has",
+    )
 }
 
 /// A positive count, also from text and integral floats.

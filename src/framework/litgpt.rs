@@ -6,6 +6,7 @@ use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, RANK, Step, by_hand, set};
 use crate::document::{Dialect, Syntax, Value};
+use crate::framework::schema::at_least;
 use crate::run::{
     Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
     ModelCode, ModelRef, Optimizer, OptimizerImplementation, Origin, Quantization, Setting, TrainingRun,
@@ -356,6 +357,11 @@ fn lora(cx: &Lowering<'_>, run: &mut TrainingRun) {
     let rank = cx.or_default("lora_r", count, 8, RELEASE);
     let method = if quantized { Method::Qlora } else { Method::Lora };
     run.method = Setting { value: method, origin: rank.origin.clone() };
+    // 0.5.4 and older pin bitsandbytes 0.42 (pyproject.toml), 0.5.5 asks for 0.44.
+    if let Some(declared) = cx.declared_version.as_deref().filter(|_| quantized) {
+        run.quantized_inputs_kept =
+            Setting::default_of(!at_least(declared, "0.5.5"), format!("litgpt {declared}"));
+    }
     if quantized {
         // `instantiate_bnb_optimizer` takes nothing but PagedAdamW.
         run.optimizer =

@@ -8,6 +8,7 @@ use super::baseline::{count, first};
 use super::{Lowering, deepspeed, fsdp};
 use crate::change::{Change, Step, by_hand, set};
 use crate::document::{Dialect, Value};
+use crate::run::lengths::SequenceLengths;
 use crate::run::{
     Attention, Checkpointing, DataParallel, Doubt, Dtype, Kernels, Loss, ModelRef, Optimizer,
     OptimizerImplementation, Setting, TrainingRun, ZeroBuffers,
@@ -360,5 +361,16 @@ pub fn dialect(syntax: crate::document::Syntax) -> Dialect {
     match syntax {
         crate::document::Syntax::Json => Dialect::Json,
         _ => Dialect::PyYaml,
+    }
+}
+
+/// transformers' length-grouped sampler puts the longest batch first, so that a run that will not fit
+/// says so at once (`get_length_grouped_indices` in trainer_pt_utils.py).
+pub fn order_of_rows(cx: &Lowering<'_>, run: &mut TrainingRun) {
+    let grouped = cx
+        .written("group_by_length", |v| v.as_bool())
+        .or_else(|| cx.written("train_sampling_strategy", |v| v.as_str().map(|s| s == "group_by_length")));
+    if let Some(on) = grouped.filter(|on| on.value) {
+        run.sequence_lengths = on.map(|_| Some(SequenceLengths::LONGEST_FIRST));
     }
 }

@@ -33,7 +33,7 @@ struct Block {
 pub(crate) struct Handle(pub(crate) u32);
 
 /// The large pool.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Allocator {
     blocks: Vec<Block>,
     unused: Vec<u32>,

@@ -69,6 +69,8 @@ pub struct Estimate {
     pub reserved: Bytes,
     /// What `nvidia-smi` would show: reserved, context, communication libraries.
     pub device: Bytes,
+    /// The part of `device` that no allocator holds: CUDA context, communication libraries.
+    pub outside: Bytes,
     /// The interval of `allocated`.
     pub allocated_interval: Interval,
     /// The interval of `reserved`, blocks that are only cached included.
@@ -94,6 +96,18 @@ pub struct Estimate {
 }
 
 impl Estimate {
+    /// On a card of this much usable memory. An allocator that meets its end gives back the blocks
+    /// that are only cached and tries again (`alloc_block` in `CUDACachingAllocator.cpp`), so that no
+    /// more is ever reserved than the card has, however much would be on a larger one.
+    pub fn on_card(&mut self, usable: Bytes) {
+        let most = usable - self.outside;
+        if self.allocated < most {
+            self.reserved = self.reserved.min(most);
+            let Interval { low, high } = self.reserved_interval;
+            self.reserved_interval = Interval { low: low.min(most), high: high.min(most) };
+        }
+    }
+
     /// A component's part of the peak.
     pub fn component(&self, component: Component) -> Bytes {
         self.ledger.component(component, self.phase)
@@ -146,7 +160,8 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         // With the allocator's rounding.
         (only.allocated, only.phase) = (allocated, phase);
     }
-    let ratio = replayed.map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
+    let ratio = replayed.as_ref().map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
+    let range = replayed.map_or((ratio, ratio), |r| r.range);
     // vLLM takes its share in one piece: what the ratio says of small blocks does not hold for it.
     let engine = beside::held_by_engine(run, phase);
     let own = allocated - engine;
@@ -172,6 +187,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         allocated: own,
         reserved: reserved_by_own,
         cached: reserved - engine,
+        orders: (own * range.0, own * range.1),
         device,
         gpus,
     };
@@ -183,6 +199,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         allocated,
         reserved,
         device,
+        outside: context,
         allocated_interval: with_engine(intervals.allocated),
         reserved_interval: with_engine(intervals.reserved),
         device_interval: intervals.device,

@@ -8,6 +8,7 @@ mod blend;
 mod coefficients;
 mod communicators;
 mod data_parallel;
+mod draws;
 mod dtensor;
 pub mod estimate;
 mod exchange;

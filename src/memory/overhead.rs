@@ -56,7 +56,10 @@ pub(crate) fn outside(run: &TrainingRun, gpus: u64) -> Vec<Entry> {
         drivers: &[],
         source: "measured: readings of 0.13 to 0.92 GiB, out-of-memory messages of 0.41 to 1.2 GiB",
     };
-    lines.worded(context, "0.55 GiB", CONTEXT_GIB * GIB);
+    match &run.cuda_context {
+        Some(declared) => lines.worded(context, "as declared", declared.value.0 as f64),
+        None => lines.worded(context, "0.55 GiB", CONTEXT_GIB * GIB),
+    }
     communicators::lines(&communicators::groups(run, gpus), &mut lines);
     lines.finish().entries
 }

@@ -97,9 +97,17 @@ fn litgpt(activations: &mut Activations, run: &TrainingRun, shape: &Shape<'_>, a
     let own =
         adapters.zip(run.lora.as_ref()).map(|(a, lora)| a.saved_by_litgpt(lora, element, &shape.symbols));
     activations.layer = table.get("layer").plus(&own.unwrap_or_default());
-    if adapters.is_some() && four_bit {
-        // The bitsandbytes releases it was pinned to (to 0.42) keep the input of every 4-bit layer:
-        // the norms' outputs and the MLP's product. Attention's output is kept anyway.
+    let a = shape.architecture;
+    if family == "llama" && a.heads == a.kv_heads {
+        // Traced with grouped queries, whose keys and values are expanded into copies. Without groups
+        // the values stay a view of the whole product, and queries and keys beside their rotated
+        // copies are kept with it.
+        activations.layer =
+            activations.layer.clone().plus(&Sum::term(2.0 * element, &[Symbol::Tokens, Symbol::Query]));
+    }
+    if adapters.is_some() && four_bit && run.quantized_inputs_kept.value {
+        // bitsandbytes up to 0.43.2 keeps the input of every 4-bit layer (`MatMul4Bit`): the norms'
+        // outputs and the MLP's product. Attention's output is kept anyway.
         let norms = if matches!(family, "phi" | "falcon") { 2.0 } else { 4.0 };
         activations.layer = activations
             .layer

@@ -2,6 +2,7 @@
 //! symbol.
 
 use super::coefficients::Table;
+use super::draws::Draws;
 use super::expression::{Symbol, Symbols};
 use super::parallel::{self, Degrees, Slice};
 use super::parameters::Inventory;
@@ -180,6 +181,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) precision: Precision,
     /// A value for every symbol.
     pub(crate) symbols: Symbols,
+    /// How long its batches are.
+    pub(crate) draws: Draws,
 }
 
 impl<'a> Shape<'a> {
@@ -194,9 +197,10 @@ impl<'a> Shape<'a> {
             family: table_family(run, architecture),
             precision: Precision::of(run),
             symbols: dimensions(architecture),
+            draws: Draws::of(run),
         };
         shape.set_sequences(run, run.micro_batch_size.value);
-        let target = run.target_length.as_ref().map_or(run.sequence_length.value, |t| t.value);
+        let target = run.target_length.as_ref().map_or_else(|| shape.sequence(run), |t| t.value);
         shape.symbols.set(Symbol::Target, target);
         shape.symbols.set(Symbol::TargetTokens, target.saturating_mul(run.micro_batch_size.value));
         Ok(shape)
@@ -211,9 +215,14 @@ impl<'a> Shape<'a> {
         self.symbols.set(Symbol::StateParts, parts_of_sums(&self.symbols));
     }
 
+    /// Tokens a sequence of the longest batch.
+    pub(crate) fn sequence(&self, run: &TrainingRun) -> u64 {
+        (self.draws.longest * run.sequence_length.value as f64).round() as u64
+    }
+
     /// Sets the sequences of a forward, each of the run's length.
     pub(crate) fn set_sequences(&mut self, run: &TrainingRun, sequences: u64) {
-        let length = run.sequence_length.value;
+        let length = self.sequence(run);
         if run.batching.value == Batching::Flattened {
             self.set_batch(1, sequences.saturating_mul(length));
         } else {

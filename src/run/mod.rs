@@ -5,6 +5,7 @@
 //! line that costs 51 GiB and `explain` can list what was assumed.
 
 mod beside;
+pub mod lengths;
 mod method;
 mod parallelism;
 mod setting;
@@ -22,6 +23,8 @@ pub use step::{
 };
 
 use crate::source::Location;
+use crate::units::Bytes;
+use lengths::{Overlong, SequenceLengths};
 
 /// [`Unknown::what`] of a sequence length that the file leaves to its data.
 pub const SEQUENCE_LENGTH: &str = "sequence length";
@@ -60,6 +63,8 @@ pub struct TrainingRun {
     pub quantization: Setting<Quantization>,
     /// PEFT's `prepare_model_for_kbit_training` was called: norms, embeddings and head in fp32.
     pub prepare_kbit: Setting<bool>,
+    /// 4-bit layers keep their inputs for backward, as bitsandbytes did up to 0.43.2.
+    pub quantized_inputs_kept: Setting<bool>,
     /// Routed experts that are one tensor a projection are quantised as well.
     pub quantized_experts: Setting<bool>,
     /// Kernels for routed experts that take adapters and 4-bit weights apart (ScatterMoE, SonicMoE):
@@ -96,6 +101,10 @@ pub struct TrainingRun {
     pub sequence_length: Setting<u64>,
     /// How sequences fill the batch.
     pub batching: Setting<Batching>,
+    /// How long the rows are, where they are padded to the longest of a batch; `None`: nobody says.
+    pub sequence_lengths: Setting<Option<SequenceLengths>>,
+    /// What the framework does with rows beyond the limit, where `sequence_lengths` does not say.
+    pub overlong: Overlong,
     /// Tokens a sequence that have logits, where not all have: the decoder's, or the answer's.
     pub target_length: Option<Setting<u64>>,
     /// Which activations are recomputed.
@@ -132,6 +141,9 @@ pub struct TrainingRun {
     pub compile: Setting<bool>,
     /// Sequences a GPU takes in one evaluation forward; `None`: no evaluation.
     pub eval_batch_size: Option<Setting<u64>>,
+    /// What a process occupies before it allocates anything, as `nvidia-smi` shows it; `None`: what
+    /// is usual.
+    pub cuda_context: Option<Setting<Bytes>>,
     /// Other models, generation, fake quantisation.
     pub beside: Beside,
     /// How it is spread over GPUs.
@@ -185,6 +197,9 @@ impl TrainingRun {
             "quantization" => self.quantization,
             "prepare_kbit" => self.prepare_kbit,
         );
+        if self.quantized_inputs_kept.value {
+            push!("quantized_inputs_kept" => self.quantized_inputs_kept);
+        }
         if self.quantized_experts.value {
             push!("quantized_experts" => self.quantized_experts);
         }
@@ -220,11 +235,17 @@ impl TrainingRun {
             "reference_model" => self.reference_model,
             "compile" => self.compile,
         );
+        if self.batching.value == Batching::Padded {
+            push!("sequence_lengths" => self.sequence_lengths);
+        }
         if let Some(length) = &self.target_length {
             push!("target_length" => length);
         }
         if let Some(batch) = &self.eval_batch_size {
             push!("eval_batch_size" => batch);
+        }
+        if let Some(context) = &self.cuda_context {
+            list.push(("cuda_context", context.value.to_string(), &context.origin));
         }
         list.extend(self.beside.settings());
         let parallel = &self.parallelism;

@@ -86,7 +86,11 @@ pub(crate) fn measured_row(row: &Row) -> (String, Result<Estimate, String>) {
         row["model"], row["training"], row["parallelism"]
     );
     let architecture = Architecture::from_config(&config).unwrap_or_else(|e| panic!("{}: {e}", row["id"]));
-    let estimated = estimate_native(&text, &architecture);
+    let mut estimated = estimate_native(&text, &architecture);
+    if let (Ok(estimate), Some(name)) = (&mut estimated, row.get("gpu").filter(|name| !name.is_empty())) {
+        let gpu = llmlint::catalog::gpus::find(name).unwrap_or_else(|_| panic!("{}: gpu", row["id"]));
+        estimate.on_card(gpu.usable);
+    }
     (text, estimated)
 }
 
@@ -157,7 +161,9 @@ pub(crate) fn oracle_row(row: &Row) -> String {
         put("dropout", get("dropout"));
     }
     if get("mask") == "padded" {
+        // A mask over rows that all have the full length.
         put("batching", "padded");
+        put("sequence_lengths", "{ full: 1 }");
     }
     if is("keep_outputs") {
         put("keep_logits", "true");

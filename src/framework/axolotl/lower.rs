@@ -9,6 +9,7 @@ use crate::framework::lowering::here;
 use crate::framework::schema::at_least;
 use crate::framework::training_arguments::{self as hf, flag, text};
 use crate::framework::{Lowering, deepspeed};
+use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
     Attention, Batching, Checkpointing, Doubt, Dtype, Kernels, Loss, Method, ModelCode, ModelRef, Optimizer,
     OptimizerImplementation, ReferenceModel, Setting, Task, TrainingRun,
@@ -141,6 +142,14 @@ fn batching(cx: &Lowering<'_>, run: &mut TrainingRun) {
             None => Setting::default_of(Batching::Padded, RELEASE),
         },
     };
+    // `handle_long_seq_in_dataset` (utils/data/utils.py).
+    let cut = cx.written("excess_length_strategy", |v| v.as_str().map(|s| s == "truncate"));
+    run.overlong = if cut.is_some_and(|cut| cut.value) { Overlong::Truncated } else { Overlong::Dropped };
+    hf::order_of_rows(cx, run);
+    // Padded with a mask, to a multiple that is no less than `sequence_len` (core/builders/causal.py).
+    if let Some(on) = cx.written("pad_to_sequence_len", flag).filter(|on| on.value) {
+        run.sequence_lengths = on.map(|_| Some(SequenceLengths::FULL));
+    }
 }
 
 /// The boolean flags of old and what each stands for (schemas/enums.py); specific ones first.

@@ -304,6 +304,7 @@ fn task(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         None if stage.value == "pt" => stage.map(|_| Batching::Packed),
         None => Setting::default_of(Batching::Padded, by),
     };
+    hf::order_of_rows(cx, run);
 }
 
 fn activations(cx: &Lowering<'_>, run: &mut TrainingRun, by: &str) {

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::run::lengths::SequenceLengths;
 use crate::run::{
     Attention, Batching, Checkpointing, ContextExchange, DataParallel, Dtype, Kernels, Loss, Method,
     ModelCode, Offload, Optimizer, OptimizerImplementation, PipelineSchedule, Quantization, ReferenceModel,
@@ -98,6 +99,9 @@ pub struct Training {
     pub quantization: Option<Quantization>,
     /// PEFT's prepare_model_for_kbit_training was called: norms, embeddings and head in fp32. Default: false.
     pub prepare_kbit: Option<bool>,
+    /// 4-bit layers keep their inputs for backward, as bitsandbytes did up to 0.43.2. Read for LitGPT's
+    /// layers. Default: false.
+    pub quantized_inputs_kept: Option<bool>,
     /// Routed experts that are one tensor a projection are quantised as well. Default: false, as
     /// bitsandbytes leaves them alone under transformers 5.
     pub quantized_experts: Option<bool>,
@@ -139,6 +143,9 @@ pub struct Training {
     pub sequence_length: Option<u64>,
     /// How sequences fill the batch. Default: fixed.
     pub batching: Option<Batching>,
+    /// How long the rows are, where they are padded to the longest of a batch. Default: half the
+    /// limit to all of it, in random order.
+    pub sequence_lengths: Option<SequenceLengths>,
     /// Decoder tokens a sequence, for encoder-decoders. Default: the sequence length.
     #[schemars(range(min = 1))]
     pub target_length: Option<u64>,
@@ -176,6 +183,9 @@ pub struct Training {
     /// Sequences a GPU takes in one evaluation forward; absent: no evaluation.
     #[schemars(range(min = 1))]
     pub eval_batch_size: Option<u64>,
+    /// What a process occupies before it allocates anything, as `nvidia-smi` shows it: 1343MiB. Default: 0.55 GiB,
+    /// as CUDA loads kernels when they are first used; older releases load all of them.
+    pub cuda_context: Option<String>,
 }
 
 /// Low-rank adapters.

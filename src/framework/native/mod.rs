@@ -8,6 +8,8 @@ use super::lowering::here;
 use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
+use crate::framework::baseline::undeclared;
+use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
     Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions, Kernels,
     Lora, LoraTargets, Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation,
@@ -16,6 +18,7 @@ use crate::run::{
 };
 use crate::settings::BudgetTable;
 use crate::source::Span;
+use crate::units::Bytes;
 
 /// Who the defaults below belong to.
 const BY: &str = "llmlint 1";
@@ -137,6 +140,7 @@ impl Framework for Native {
             lora,
             quantization: or(cx, "training.quantization", base_quantization),
             prepare_kbit: or(cx, "training.prepare_kbit", false),
+            quantized_inputs_kept: or(cx, "training.quantized_inputs_kept", false),
             quantized_experts: or(cx, "training.quantized_experts", false),
             fused_experts: or(cx, "training.fused_experts", false),
             compute,
@@ -163,6 +167,8 @@ impl Framework for Native {
             gradient_clipping: cx.or_default("training.gradient_clipping", nullable, None, BY),
             sequence_length,
             batching: or(cx, "training.batching", Batching::Fixed),
+            sequence_lengths: sequence_lengths(cx),
+            overlong: Overlong::Truncated,
             target_length: cx.written("training.target_length", positive),
             activation_checkpointing: or(cx, "training.activation_checkpointing", Checkpointing::None),
             reentrant_checkpointing: or(cx, "training.reentrant_checkpointing", false),
@@ -180,6 +186,7 @@ impl Framework for Native {
             reference_weights: None,
             compile: or(cx, "training.compile", false),
             eval_batch_size: cx.written("training.eval_batch_size", positive),
+            cuda_context: cuda_context(cx),
             beside: Beside::default(),
             parallelism,
             unknown: Vec::new(),
@@ -195,6 +202,29 @@ fn typed<T: DeserializeOwned>(value: Value<'_>) -> Option<T> {
 /// A written value, or the format's default.
 fn or<T: DeserializeOwned>(cx: &Lowering<'_>, key: &str, default: T) -> Setting<T> {
     cx.or_default(key, typed, default, BY)
+}
+
+/// The declared law of lengths.
+fn sequence_lengths(cx: &mut Lowering<'_>) -> Setting<Option<SequenceLengths>> {
+    let Some(law) = cx.written("training.sequence_lengths", typed::<SequenceLengths>) else {
+        return undeclared();
+    };
+    if let Err(why) = law.value.check() {
+        cx.missing("sequence lengths", &why, cx.root.path("training.sequence_lengths").map(here));
+    }
+    law.map(Some)
+}
+
+/// The declared size of the CUDA context.
+fn cuda_context(cx: &mut Lowering<'_>) -> Option<Setting<Bytes>> {
+    let text = cx.written("training.cuda_context", |v| v.text().map(str::to_owned))?;
+    match Bytes::parse(&text.value) {
+        Ok(bytes) => Some(text.map(|_| bytes)),
+        Err(why) => {
+            cx.missing("CUDA context", why, text.origin.location());
+            None
+        }
+    }
 }
 
 fn positive(value: Value<'_>) -> Option<u64> {

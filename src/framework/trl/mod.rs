@@ -389,6 +389,7 @@ fn batching(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer
     {
         run.batching.value = Batching::Flattened;
     }
+    hf::order_of_rows(cx, run);
 }
 
 fn loss(cx: &Lowering<'_>, run: &mut TrainingRun, release: &Release, trainer: Trainer) {

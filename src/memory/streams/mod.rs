@@ -502,7 +502,8 @@ impl<'a> Streams<'a> {
         let pools = [&self.main.allocator, &self.gather, &self.reduce];
         let reserved: u64 = pools.into_iter().map(|pool| pool.reserved).sum();
         let peak = self.peak.max(1) as f64;
-        Replayed { ratio: reserved as f64 / peak, slack: 0.0 }
+        let ratio = reserved as f64 / peak;
+        Replayed { ratio, slack: 0.0, range: (ratio, ratio) }
     }
 }
 
