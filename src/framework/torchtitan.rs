@@ -361,9 +361,9 @@ fn loss(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: &str) {
             .path("compile.components")
             .is_none_or(|list| list.items().any(|item| item.as_str() == Some(what)))
     };
-    // From 2024-11 the loss is compiled with the model; in 2024-06 the model itself upcast.
-    let upcast_in_model = cx.root.path("training.data_parallel_degree").is_some();
-    if run.compile.value && compiles("loss") && !upcast_in_model {
+    // Compiled with the model since 2025-04-02, and from 2024-10-22 to 2024-12-18 (`turning off compile
+    // on loss function`), which no key tells from the months around it.
+    if run.compile.value && compiles("loss") && by != EARLY {
         run.loss = run.compile.clone().map(|_| Loss::FullNoUpcast);
     }
     if !compiles("model") {
@@ -380,6 +380,7 @@ fn loss(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: &str) {
 
 fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: &str) {
     let parallel = &mut run.parallelism;
+    let keep_logits = &mut run.keep_logits;
     let replicate = degrees.replicate.value;
     parallel.data_parallel = if degrees.sharded() {
         let origin = degrees.shard.as_ref().map_or(Origin::Default { by: by.into() }, |s| s.origin.clone());
@@ -408,7 +409,8 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
             version: Setting::default_of(2, by),
             reshard_after_forward: reshard,
             reduce: cx.or_default("training.mixed_precision_reduce", dtype, Dtype::Fp32, by),
-            deferred_reduction: Setting::default_of(false, by),
+            // PyTorch's pipeline stages reduce with their last micro-batch.
+            deferred_reduction: Setting::default_of(degrees.pipeline.value > 1, by),
         });
     }
     parallel.tensor = degrees.tensor.clone();
@@ -424,6 +426,8 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
         let single = ["1f1b", "gpipe"].iter().any(|name| written_schedule(cx).eq_ignore_ascii_case(name));
         parallel.virtual_stages = Setting::default_of(if single { 1 } else { 2 }, by);
         parallel.stage_layers = stage_layers(cx, by);
+        // Since 2025-10 the step is told to return no outputs (`Update PP to release memory earlier`).
+        *keep_logits = Setting::default_of(by == EARLY, by);
     }
     let exchange = |v: Value<'_>| {
         Some(if v.as_str()? == "alltoall" { ContextExchange::Ring } else { ContextExchange::AllGather })
@@ -483,8 +487,10 @@ fn stage_layers(cx: &Lowering<'_>, by: &str) -> StageLayers {
         let starts: Vec<u64> = firsts.map(|start| start.unwrap_or(u64::MAX)).collect();
         (!starts.is_empty()).then_some(starts)
     };
+    // Before, what is left over went to the stages after the first, one layer each.
+    let early = || (by == EARLY).then(|| Setting::default_of(1, by));
     StageLayers {
-        embedding: less("first"),
+        embedding: less("first").or_else(early),
         head: less("last"),
         each: cx.written("parallelism.pipeline_parallel_layers_per_stage", count),
         starts: cx.written("parallelism.module_fqns_per_model_part", parts).or_else(|| {

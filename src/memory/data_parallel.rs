@@ -189,6 +189,11 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
         sharded_gradients(plan, shards, if apart { embedding } else { root }, lines);
     }
     sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
+    if parallel_stages(plan) {
+        let ends = if apart { embedding.max(root - embedding) } else { root };
+        over_micro_batches(plan, (compute, reduce), layer.max(ends), lines);
+        return;
+    }
     if apart {
         let head = (root - embedding).max(0.0);
         let groups = Groups { compute, reduce, kept: !reshard, layer, embedding, head };
@@ -294,6 +299,30 @@ fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Li
             (held - counted).max(0.0),
         );
     }
+}
+
+/// PyTorch's pipeline stages put off FSDP's reduction and give no weights back until the last micro-batch.
+fn parallel_stages(plan: &Plan<'_>) -> bool {
+    Degrees::of(plan.run).pipeline > 1 && plan.adapters.is_none() && deferred(plan).is_some()
+}
+
+/// Weights and gradients of a stage that works on several micro-batches.
+fn over_micro_batches(plan: &Plan<'_>, (compute, reduce): (f64, f64), group: f64, lines: &mut Lines) {
+    const STAGE: &str =
+        "PyTorch's PipelineStage.backward_maybe_with_nosync: no reshard, no reduction before the last";
+    let drivers = &[Driver::Pipeline, Driver::DataParallel, Driver::Model];
+    let all = plan.shape.inventory.total() as f64;
+    let phases: Vec<Phase> = STEP.iter().copied().filter(|p| *p != Phase::OptimizerStep).collect();
+    let name = "gathered weights, kept over all micro-batches";
+    lines.product(
+        line(Component::Communication, name, &phases, drivers, STAGE),
+        &[("bytes", compute), ("P", all)],
+    );
+    let name = "a group's gradients being reduced";
+    lines.product(
+        line(Component::Communication, name, &[Phase::BackwardEnd], drivers, STAGE),
+        &[("bytes", reduce), ("largest group", group)],
+    );
 }
 
 /// Bytes of a root parameter when its gradient is reduced. FSDP2 copies each gradient into the

@@ -4,6 +4,7 @@
 use super::activations::{self, Activations};
 use super::adapters::Adapters;
 use super::beside;
+use super::dtensor;
 use super::expression::Symbol;
 use super::loss::{self, Chunks, LossContext, LossMemory};
 use super::parallel::{self, Degrees, Slice};
@@ -101,7 +102,12 @@ impl<'a> Plan<'a> {
             parallel::megatron_layer(&mut activations, run, architecture);
         }
         if run.parallelism.sequence_parallel.value && degrees.tensor > 1 {
-            parallel::sequence_parallel(&mut activations, degrees.tensor, shape.precision.residual());
+            let split = dtensor::splits(run);
+            let gathered = if split { 0.0 } else { shape.precision.residual() };
+            parallel::sequence_parallel(&mut activations, degrees.tensor, gathered);
+            if split {
+                dtensor::gather(&mut activations, run, &shape.symbols);
+            }
         }
         let groups = groups(run, &shape.inventory, adapters.as_ref());
         let weight = match &adapters {
@@ -132,6 +138,7 @@ impl<'a> Plan<'a> {
         } else {
             loss::loss(context, activations.table, &shape.symbols)
         };
+        dtensor::loss(&mut loss, run);
         if architecture.without_vocabulary_head() {
             loss = LossMemory { source: "no vocabulary is scored", ..LossMemory::default() };
         } else if !slice.last {

@@ -585,7 +585,8 @@ fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
     let activations = &plan.activations;
     let symbols = &plan.shape.symbols;
     let drivers = &[Driver::MicroBatchSize, Driver::SequenceLength, Driver::Attention];
-    let residual = Sum::term(plan.residual(), &[Symbol::Tokens, Symbol::Hidden]);
+    let split = if dtensor::splits(plan.run) { plan.run.parallelism.tensor.value as f64 } else { 1.0 };
+    let residual = Sum::term(plan.residual() / split, &[Symbol::Tokens, Symbol::Hidden]);
     let ends: &[Phase] = if plan.adapters.is_some() { LAYER_BACKWARD } else { BACKWARD };
     lines.sum(
         line(Component::Temporaries, "gradient of the residual stream", ends, drivers, TIMELINE),

@@ -61,6 +61,13 @@ CASES = {
     "llama-8b-shard-64": (LLAMA, {SHARD: 64, "training.seq_len": 8192}),
     "llama-8b-tensor-4": (LLAMA, {TENSOR: 4}),
     "llama-8b-shard-4-tensor-2": (LLAMA, {SHARD: 4, TENSOR: 2}),
+    "llama-8b-shard-8-tensor-8": (LLAMA, {SHARD: 8, TENSOR: 8, "training.local_batch_size": 2, "training.seq_len": 8192}),
+    "llama-8b-shard-8-tensor-8-none": (LLAMA, {SHARD: 8, TENSOR: 8, "training.local_batch_size": 2, "training.seq_len": 8192, MODE: "none"}),
+    "llama-8b-shard-8-tensor-8-op": (LLAMA, {SHARD: 8, TENSOR: 8, "training.local_batch_size": 2, "training.seq_len": 8192, MODE: "selective", OPTION: "op"}),
+    "llama-8b-tensor-2-op": (LLAMA, {TENSOR: 2, MODE: "selective", OPTION: "op", "training.dtype": "bfloat16"}),
+    "qwen-shard-2-tensor-4": (QWEN, {SHARD: 2, TENSOR: 4, "training.local_batch_size": 4, "training.seq_len": 4096}),
+    "qwen-shard-2-tensor-4-full": (QWEN, {SHARD: 2, TENSOR: 4, "training.local_batch_size": 4, "training.seq_len": 4096, MODE: "full"}),
+    "llama-8b-context-8": (LLAMA, {"parallelism.context_parallel_degree": 8, "training.seq_len": 65536}),
     "llama-8b-shard-4-context-2": (LLAMA, {SHARD: 4, "parallelism.context_parallel_degree": 2}),
     "llama-8b-shard-4-pipeline-2": (LLAMA, {SHARD: 4, "parallelism.pipeline_parallel_degree": 2, "training.local_batch_size": 4}),
 }
