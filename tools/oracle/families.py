@@ -575,6 +575,25 @@ CONFIGS = {
             tie_word_embeddings=False,
         ),
     ),
+    "minicpm3": (
+        "minicpm3",
+        dict(
+            hidden_size=1024,
+            intermediate_size=3072,
+            num_hidden_layers=8,
+            num_attention_heads=16,
+            num_key_value_heads=16,
+            kv_lora_rank=256,
+            q_lora_rank=384,
+            qk_nope_head_dim=64,
+            qk_rope_head_dim=32,
+            v_head_dim=64,
+            vocab_size=50000,
+            max_position_embeddings=8192,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+        ),
+    ),
 }
 
 # What their adapters are on, where it is not q_proj and v_proj.
@@ -592,6 +611,7 @@ ADAPTED = {
     "lfm2_moe": "q_proj+k_proj+v_proj+in_proj",
     "mpt": "Wqkv+out_proj+up_proj+down_proj",
     "deepseek_v3": "q_b_proj+kv_b_proj+o_proj",
+    "minicpm3": "q_b_proj+kv_b_proj+o_proj",
     "arcee": "q_proj+k_proj+v_proj+o_proj+up_proj+down_proj",
 }
 # Families without a fused attention.

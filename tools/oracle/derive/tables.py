@@ -63,7 +63,13 @@ NAME = {
     "ckpt_transient_smallS": "checkpoint-transient-mlp",
 }
 CONST = {
+    # Latent attention under the memory-efficient kernel: fp32 sums over padded heads, to within 1 %.
+    55071744: {"N*qh": 8},
+    55293696: {"N*qh": 8},
+    44061696: {"N*qh": 6},
     22364160: {"N*q": 4, "N*h": 4},
+    22020096: {"N*q": 4},
+    11010048: {"N*d": 4},
     20204800: {"N*q": 4},
     3627008: {"h*L*S": 2},
     5510400: {"M*q": 4},
