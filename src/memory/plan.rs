@@ -289,7 +289,10 @@ fn groups(run: &TrainingRun, inventory: &Inventory, adapters: Option<&Adapters>)
         let wanted = run.trainable_layers.as_ref().map_or(count, |n| n.value).min(count);
         let mut left = wanted;
         let mut trained = 0.0;
-        for kind in kinds.iter().rev() {
+        // A negative count is of the first layers, which may be of another kind than the last.
+        let first = run.beside.spread_layers;
+        let ordered: Vec<_> = if first { kinds.iter().collect() } else { kinds.iter().rev().collect() };
+        for kind in ordered {
             let taken = left.min(kind.count);
             trained += taken as f64 * kind.parameters as f64;
             left -= taken;

@@ -11,8 +11,8 @@ use crate::framework::training_arguments::{self as hf, flag, text};
 use crate::framework::{Lowering, deepspeed};
 use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
-    Attention, Batching, Checkpointing, Doubt, Dtype, Kernels, Loss, Method, ModelCode, ModelRef, Optimizer,
-    OptimizerImplementation, ReferenceModel, Setting, Task, TrainingRun,
+    Attention, Batching, Checkpointing, DataParallel, Doubt, Dtype, Kernels, Loss, Method, ModelCode,
+    ModelRef, Optimizer, OptimizerImplementation, ReferenceModel, Setting, Task, TrainingRun,
 };
 
 /// The Trainer's must-be-equal list under Axolotl's names (transformers
@@ -54,6 +54,7 @@ pub(super) fn lower(cx: &mut Lowering<'_>) -> Option<TrainingRun> {
         run.compile = on;
     }
     sharding::lower(cx, &mut run, PAIRS);
+    reentrant(cx, &mut run);
     fp32_ends(cx, &mut run);
     Some(run)
 }
@@ -209,6 +210,20 @@ fn checkpointing(cx: &Lowering<'_>, run: &mut TrainingRun) {
     if cx.root.get("selective_checkpointing").is_some_and(|v| !v.is_null() && flag(v) != Some(false)) {
         run.activation_checkpointing.value = Checkpointing::Selective;
     }
+}
+
+/// utils/config/__init__.py `normalize_config`, core/builders/base.py: left open, checkpoints are
+/// reentrant until 0.20 in plain fine-tuning, and since then under ZeRO-3 only.
+fn reentrant(cx: &Lowering<'_>, run: &mut TrainingRun) {
+    let given = |key: &str| cx.root.get(key).is_some_and(|v| !v.is_null());
+    let by =
+        cx.declared_version.as_ref().map_or_else(|| RELEASE.into(), |version| format!("axolotl {version}"));
+    let old = !since(cx, "0.21");
+    let zero3 = run.parallelism.data_parallel.value == DataParallel::Zero3 && run.parallelism.zero.is_some();
+    let plain = !given("unfrozen_parameters") && !given("rl");
+    let written = cx.written("gradient_checkpointing_kwargs.use_reentrant", flag);
+    run.reentrant_checkpointing =
+        written.unwrap_or_else(|| Setting::default_of(plain && (old || zero3), &by));
 }
 
 /// Is a plugin listed? Keys of a plugin that is not are dropped.

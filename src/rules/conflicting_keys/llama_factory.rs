@@ -1,8 +1,10 @@
 //! LLaMA-Factory's own refusals: `hparams/parser.py` (`get_train_args`, `_verify_model_args`),
 //! `hparams/finetuning_args.py` and `hparams/data_args.py` (`__post_init__`) at commit ff6d4d1.
 
-use super::Test::{Above, Given, Is, IsNot, IsOrAbsent, On, Zero3};
-use super::{Conflict, refused};
+use super::Test::{
+    Above, Distributed, DistributedWithoutZero3, Given, Is, IsNot, IsOrAbsent, On, OnWith, Several, Zero3,
+};
+use super::{Conflict, dropped, refused};
 
 const TYPE: &str = "finetuning_type";
 /// What an absent `finetuning_type` means comes first.
@@ -46,6 +48,37 @@ pub(super) const CONFLICTS: &[Conflict] = &[
     refused(On("use_apollo"), On("use_badam"), "Only one of GaLore, APOLLO and BAdam can be the optimizer."),
     refused(On("use_galore"), Given("deepspeed"), "DeepSpeed's optimizer cannot be replaced by GaLore."),
     refused(On("use_apollo"), Given("deepspeed"), "DeepSpeed's optimizer cannot be replaced by APOLLO."),
+    refused(
+        OnWith("galore_layerwise", "use_galore"),
+        Several("gradient_accumulation_steps"),
+        "Each layer is stepped inside the backward pass; LLaMA-Factory stops.",
+    ),
+    refused(
+        OnWith("apollo_layerwise", "use_apollo"),
+        Several("gradient_accumulation_steps"),
+        "Each layer is stepped inside the backward pass; LLaMA-Factory stops.",
+    ),
+    // How many GPUs there are is said outside the file: warnings.
+    dropped(
+        OnWith("galore_layerwise", "use_galore"),
+        Distributed,
+        "Layer-wise GaLore runs on one GPU only; LLaMA-Factory stops.",
+    ),
+    dropped(
+        OnWith("apollo_layerwise", "use_apollo"),
+        Distributed,
+        "Layer-wise APOLLO runs on one GPU only; LLaMA-Factory stops.",
+    ),
+    dropped(
+        On("use_badam"),
+        DistributedWithoutZero3,
+        "BAdam runs on several GPUs only under stage 3; LLaMA-Factory stops.",
+    ),
+    dropped(
+        Is("badam_mode", &["ratio"]),
+        Distributed,
+        "Ratio-based BAdam runs on one GPU only; LLaMA-Factory stops.",
+    ),
     refused(On("pure_bf16"), Zero3, "Stage 3 keeps trained weights in fp32 itself."),
     refused(On("use_unsloth"), Zero3, "Unsloth loads the whole model on every GPU."),
     refused(On("use_kt"), Zero3, "KTransformers places the weights itself."),

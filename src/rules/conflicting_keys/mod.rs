@@ -71,6 +71,14 @@ pub(super) enum Test {
     IsOrAbsent(&'static str, &'static [&'static str]),
     /// A number above zero.
     Above(&'static str),
+    /// A number above one.
+    Several(&'static str),
+    /// The first and the second are on; the finding points at the first.
+    OnWith(&'static str, &'static str),
+    /// More than one GPU.
+    Distributed,
+    /// More than one GPU, and not DeepSpeed's stage 3.
+    DistributedWithoutZero3,
     /// Stage 3 of DeepSpeed, wherever it is written.
     Zero3,
 }
@@ -184,6 +192,22 @@ fn holds(test: Test, root: Value<'_>, file: &Checked<'_>) -> Option<Held> {
         Test::Above(key) => {
             let (value, at) = written(key)?;
             value.to_float().is_some_and(|x| x > 0.0).then(|| held(key, value, at)).flatten()
+        }
+        Test::Several(key) => {
+            let (value, at) = written(key)?;
+            value.to_float().is_some_and(|x| x > 1.0).then(|| held(key, value, at)).flatten()
+        }
+        Test::OnWith(key, with) => {
+            let on = |key: &str| written(key).filter(|(value, _)| value.to_bool() == Some(true));
+            let (value, at) = on(key)?;
+            on(with).and_then(|_| held(key, value, at))
+        }
+        Test::Distributed | Test::DistributedWithoutZero3 => {
+            let parallel = &file.run?.parallelism;
+            let sharded = parallel.data_parallel.value == DataParallel::Zero3;
+            let gpus = parallel.gpus.as_ref().filter(|gpus| gpus.value > 1)?;
+            (matches!(test, Test::Distributed) || !sharded)
+                .then(|| Held { location: gpus.origin.location(), words: format!("{} GPUs", gpus.value) })
         }
         Test::Zero3 => {
             let parallel = &file.run?.parallelism.data_parallel;
