@@ -8,17 +8,15 @@ use crate::source::{Source, Span};
 pub(super) fn template(source: &Source, document: &Document) -> Option<(Span, String)> {
     let twice =
         |span: Span| source.text.get(..span.range().start).is_some_and(|before| before.ends_with('{'));
-    let unread = document.problems.iter().any(|p| match p.kind {
+    let unread = document.problems.iter().find(|p| match p.kind {
         ProblemKind::Syntax => true,
         // `key: {{ value }}` is a mapping as a key to YAML, which no loader takes.
         ProblemKind::PyYamlRefuses => p.message.starts_with("a mapping") && twice(p.span),
         _ => false,
     });
-    if !unread {
-        return None;
-    }
+    let error = unread?.span.range().start;
     let blanks = blanks(&source.text, document.syntax);
-    let first = blanks.first()?.clone();
+    let first = blanks.iter().min_by_key(|blank| blank.range.start.abs_diff(error))?.clone();
     let mut filled = source.text.clone().into_bytes();
     for blank in &blanks {
         let bytes = filled.get_mut(blank.range.clone())?;
@@ -30,8 +28,10 @@ pub(super) fn template(source: &Source, document: &Document) -> Option<(Span, St
     let filled = Source::new(source.path.clone(), String::from_utf8(filled).ok()?);
     let again = Document::parse(&filled, document.syntax);
     let reads = !again.problems.iter().any(|p| p.kind == ProblemKind::Syntax);
-    // Loops and conditions are not filled in but run: what they leave is not known.
-    let programmed = source.text.contains("{%") || source.text.contains("{{-");
+    // Loops and conditions are not filled in but run: what they leave is not known. In a chat
+    // template they stand inside a value, and not on lines of their own.
+    let programmed =
+        source.text.lines().map(str::trim_start).any(|l| l.starts_with("{%") || l.starts_with("{{-"));
     let text = source.text.get(first.range.clone())?.lines().next()?.chars().take(40).collect();
     (reads || programmed).then(|| (Span::new(first.range.start, first.range.end), text))
 }
@@ -171,6 +171,7 @@ mod tests {
         assert_eq!(blank("a.json", "{\"a\": GB_SIZE \"b\": 1}"), None);
         assert_eq!(blank("a.yaml", "a: \"b\nc: ${d}\n"), None);
         assert_eq!(blank("a.yaml", "a: ${b}\n"), None);
+        assert_eq!(blank("a.yaml", "a: *b\n# chat_template: \"{% for m in messages %}\"\n"), None);
         assert_eq!(blank("a.json", "{\"a\": NaN}"), None);
         assert_eq!(blank("a.json", "{\"a\": True, \"b\": TRUE}"), None);
         assert_eq!(blank("a.json", "{\"a\": CL_1st_MIN}").as_deref(), Some("CL_1st_MIN"));

@@ -125,7 +125,7 @@ impl<'a> Plan<'a> {
             run.optimizer_state.value.bytes() as f64,
         )
         .ok_or_else(|| {
-            let why = "what this optimizer keeps is not modelled; the others in the schema are";
+            let why = "what this optimizer keeps is not modelled";
             vec![Unknown {
                 what: "optimizer".into(),
                 why: why.into(),

@@ -88,7 +88,10 @@ impl Page<'_> {
 
     fn without_estimate(&self, file: &FileReport, out: &mut dyn Write) -> io::Result<()> {
         self.heading("No estimate", out)?;
-        if file.unknown.is_empty() {
+        let unread = file.findings.iter().find(|f| matches!(f.rule, "yaml-parse-error" | "not-utf8"));
+        if let Some(finding) = unread {
+            self.line(2, &finding.message, out)?;
+        } else if file.unknown.is_empty() {
             self.line(2, "the file describes no training run by itself", out)?;
         }
         for unknown in &file.unknown {
