@@ -191,3 +191,30 @@ fn explain_in_ascii_has_no_other_sign() {
     let others: String = text.chars().filter(|c| !c.is_ascii()).collect();
     assert_eq!(others, "", "a terminal that knows only ASCII can show it");
 }
+
+#[test]
+fn declared_lengths_decide_what_is_reserved() {
+    let config = "llmlint: 1\nmodel: Qwen/Qwen2.5-1.5B-Instruct\ntraining:\n  method: lora\n  sequence_length: 2048\n  \
+                  micro_batch_size: 2\n  batching: padded\n  attention: flash\n";
+    let reserved = |settings: &str| {
+        let folder = folder(&[("run.yaml", config), ("llmlint.toml", settings), (".git/HEAD", "")]);
+        let ran = llmlint(folder.path(), &["explain", "--format", "json", "run.yaml"]);
+        let answer: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        let figure = |name: &str| {
+            let bytes = answer.pointer(&format!("/files/0/estimate/{name}")).and_then(|v| v.as_f64());
+            bytes.unwrap_or_else(|| panic!("{name}: {}", ran.stdout))
+        };
+        (figure("allocated_bytes"), figure("reserved_bytes"))
+    };
+    let law = |law: &str| reserved(&format!("[assume]\nsequence-lengths = {{ {law} }}\n"));
+    let (unknown, full) = (reserved(""), law("full = 1"));
+    assert!((unknown.0 / full.0 - 1.0).abs() < 1e-3, "the longest batch is the same: {full:?} {unknown:?}");
+    assert!(full.1 < unknown.1, "{full:?} {unknown:?}");
+    let short = law("mean = 300, deviation = 200, longest = 1024");
+    assert!(short.0 < full.0, "no row reaches the limit: {short:?}");
+    let grouped =
+        folder(&[("llmlint.toml", "[assume]\nsequence-lengths = { mean = 300 }\n"), ("a.yaml", config)]);
+    let ran = llmlint(grouped.path(), &["a.yaml"]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("`mean` and `deviation` belong together"), "{}", ran.stderr);
+}

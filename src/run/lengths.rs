@@ -73,6 +73,33 @@ impl SequenceLengths {
     pub const LONGEST_FIRST: SequenceLengths =
         SequenceLengths { full: None, order: Some(Order::LongestFirst), ..SequenceLengths::FULL };
 
+    /// In words: `mean 3234, deviation 2548, dropped beyond the limit`.
+    pub fn describe(&self) -> String {
+        if self.full.is_some_and(|share| share >= 1.0) {
+            return "every row padded to the limit".into();
+        }
+        let mut parts = Vec::new();
+        let figures = [
+            ("mean", self.mean),
+            ("deviation", self.deviation),
+            ("shortest", self.shortest.map(|n| n as f64)),
+            ("longest", self.longest.map(|n| n as f64)),
+            ("rows", self.rows.map(|n| n as f64)),
+        ];
+        parts.extend(figures.iter().filter_map(|(name, value)| value.map(|v| format!("{name} {v:.0}"))));
+        if let Some(share) = self.full {
+            parts.push(format!("{:.0} % reach the limit", share * 100.0));
+        }
+        if let Some(overlong) = self.overlong {
+            let word = if overlong == Overlong::Dropped { "dropped" } else { "truncated" };
+            parts.push(format!("{word} beyond the limit"));
+        }
+        if self.order == Some(Order::LongestFirst) {
+            parts.push("the longest first".into());
+        }
+        parts.join(", ")
+    }
+
     /// Do the figures go together?
     ///
     /// # Errors

@@ -236,7 +236,9 @@ impl TrainingRun {
             "compile" => self.compile,
         );
         if self.batching.value == Batching::Padded {
-            push!("sequence_lengths" => self.sequence_lengths);
+            let law = &self.sequence_lengths;
+            let words = law.value.map_or_else(|| "unknown".into(), |law| law.describe());
+            list.push(("sequence_lengths", words, &law.origin));
         }
         if let Some(length) = &self.target_length {
             push!("target_length" => length);
