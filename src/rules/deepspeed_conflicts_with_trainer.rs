@@ -8,7 +8,7 @@ use crate::source::Location;
 declare_rule! {
     /// ## What it does
     ///
-    /// Compares the numbers in a DeepSpeed file with those of the run that names it.
+    /// Compares the numbers in a DeepSpeed file, or in a section of the run, with the run's own.
     ///
     /// ## Why
     ///
@@ -52,7 +52,7 @@ declare_rule! {
     /// +  "gradient_accumulation_steps": "auto",
     /// ```
     DeepspeedConflictsWithTrainer, "deepspeed-conflicts-with-trainer", Error,
-        "the DeepSpeed file and the trainer state different values"
+        "DeepSpeed's settings and the trainer's state different values"
 }
 
 impl DeepspeedConflictsWithTrainer {
@@ -60,9 +60,17 @@ impl DeepspeedConflictsWithTrainer {
     fn run(_: &Checked<'_>, _: &mut Vec<Finding>) {}
 }
 
-/// The finding for DeepSpeed's key, value and place, against the trainer's key, value and place
-/// (absent: the trainer's default).
-pub(crate) fn finding(theirs: (&str, f64, Location), ours: (&str, f64, Option<Location>)) -> Finding {
+/// A number that DeepSpeed's mapping and the run both state, with the places of both.
+pub(crate) struct Difference<'a> {
+    /// DeepSpeed's key, value and place.
+    pub(crate) theirs: (&'a str, f64, Location),
+    /// The run's; no place: its default.
+    pub(crate) ours: (&'a str, f64, Option<Location>),
+}
+
+/// The finding for one difference. `file`: the mapping stands in a file of its own.
+pub(crate) fn finding(difference: &Difference<'_>, file: bool) -> Finding {
+    let (theirs, ours) = (difference.theirs, difference.ours);
     let message =
         format!("DeepSpeed's `{}` is {}, but the run's `{}` is {}", theirs.0, theirs.1, ours.0, ours.1);
     let rule = DeepspeedConflictsWithTrainer::NAME;
@@ -73,8 +81,8 @@ pub(crate) fn finding(theirs: (&str, f64, Location), ours: (&str, f64, Option<Lo
         None => Finding::new(rule, Severity::Error, theirs.2, message)
             .note(format!("`{}` is not written, so its default {} holds.", ours.0, ours.1)),
     };
-    finding.note("The Trainer compares the two and stops at start.").help(format!(
-        "write `\"{}\": \"auto\"` in the DeepSpeed file",
-        theirs.0.rsplit('.').next().unwrap_or(theirs.0)
-    ))
+    let place = if file { "in the DeepSpeed file" } else { "in the DeepSpeed section" };
+    finding
+        .note("The Trainer compares the two and stops at start.")
+        .help(format!("write `\"{}\": \"auto\"` {place}", theirs.0.rsplit('.').next().unwrap_or(theirs.0)))
 }

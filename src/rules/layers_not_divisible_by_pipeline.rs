@@ -50,20 +50,37 @@ declare_rule! {
 impl LayersNotDivisibleByPipeline {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let (Some(run), Some(architecture)) = (file.run, file.architecture) else { return };
-        let stages =
-            run.parallelism.pipeline.value.saturating_mul(run.parallelism.virtual_stages.value.max(1));
-        let layers = architecture.layers;
-        let uneven = run.model_code.value == ModelCode::Megatron && layers % stages.max(1) != 0;
-        if stages < 2 || (stages <= layers && !uneven) {
+        let parallel = &run.parallelism;
+        let schedule = parallel.pipeline_schedule.value;
+        let chunks = if schedule.is_v() { 2 } else { parallel.virtual_stages.value.max(1) };
+        let stages = parallel.pipeline.value.saturating_mul(chunks);
+        let given = &parallel.stage_layers;
+        // Parts of their own are the file's affair.
+        if parallel.pipeline.value < 2 || given.starts.is_some() || given.each.is_some() {
             return;
         }
+        let (embedding, head) = given.weights();
+        let ends = [&given.first, &given.last];
+        let set: u64 = ends.iter().filter_map(|end| end.as_ref()).map(|n| n.value).sum();
+        let own = ends.iter().filter(|end| end.is_some()).count() as u64;
+        let left = stages.saturating_sub(own.saturating_mul(chunks));
+        let layers = architecture.layers.saturating_add(embedding).saturating_add(head);
+        let uneven = run.model_code.value == ModelCode::Megatron
+            && layers.saturating_sub(set).checked_rem(left).is_some_and(|rest| rest != 0);
+        if stages <= layers && !uneven {
+            return;
+        }
+        let what = match embedding.saturating_add(head) {
+            0 => format!("{layers} layers"),
+            ends => format!("{} layers, and {ends} that embedding and head count for,", architecture.layers),
+        };
         let fewer = (1..stages.min(layers + 1)).rev().find(|s| layers % s == 0).unwrap_or(1);
         findings.push(
             Finding::new(
                 Self::NAME,
                 Severity::Error,
                 place(&[&run.parallelism.pipeline.origin, &run.model.origin]),
-                format!("{layers} layers cannot be shared out over {stages} pipeline stages"),
+                format!("{what} cannot be shared out over {stages} pipeline stages"),
             )
             .help(format!("{fewer} stages share them out evenly")),
         );

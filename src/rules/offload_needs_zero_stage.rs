@@ -79,6 +79,12 @@ impl OffloadNeedsZeroStage {
 /// The `zero_optimization` section of a DeepSpeed file, or of one written into a run.
 pub(super) fn zero_section<'a>(file: &Checked<'a>) -> Option<Value<'a>> {
     let root = file.root?;
+    // GPT-NeoX's files have DeepSpeed's sections at the top, with dashes or without.
+    let neox = file.framework.is_some_and(|f| f.name() == "gpt-neox");
+    if neox {
+        let named = root.get("zero_optimization").or_else(|| root.get("zero-optimization"));
+        return named.filter(Value::is_mapping);
+    }
     let own = file.framework.is_some_and(|f| f.name() == "deepspeed");
     let deepspeed = if own { Some(root) } else { root.get("deepspeed").filter(Value::is_mapping) };
     deepspeed?.get("zero_optimization").filter(Value::is_mapping)

@@ -7,7 +7,7 @@ mod stock;
 
 use super::{Framework, Kind, Lowering, ReferenceError, UnknownKeys, lowering, schema};
 use crate::document::{Dialect, Document, Syntax, Value};
-use crate::rules;
+use crate::rules::{self, deepspeed_conflicts_with_trainer::Difference};
 use crate::run::{
     DataParallel, Dtype, HiddenBuffer, Offload, Optimizer, OptimizerImplementation, Origin, Setting,
     TrainingRun, ZeroBuffers,
@@ -109,7 +109,7 @@ pub fn follow(cx: &mut Lowering<'_>, run: &mut TrainingRun, key: &str, pairs: &[
     let at = lowering::here(value);
     if value.is_mapping() {
         let written = |v: Value<'_>| Origin::Written(lowering::here(v));
-        conflicts(cx, value, &|v| lowering::here(v), pairs);
+        conflicts(cx, value, &|v| lowering::here(v), pairs, false);
         apply(run, value, &written);
         return true;
     }
@@ -140,7 +140,7 @@ pub fn follow_file(
         Ok(file) => match file.root(Dialect::Json).filter(Value::is_mapping) {
             Some(root) => {
                 let place = |v: Value<'_>| file.at(if v.span().is_empty() { v.key_span() } else { v.span() });
-                conflicts(cx, root, &place, pairs);
+                conflicts(cx, root, &place, pairs, true);
                 apply(run, root, &|v| Origin::Referenced(place(v)));
             }
             None => {
@@ -417,6 +417,7 @@ fn conflicts(
     root: Value<'_>,
     place: &dyn Fn(Value<'_>) -> Location,
     pairs: &[MustEqual],
+    file: bool,
 ) {
     for (theirs, ours, default) in pairs {
         let Some(value) = root.path(theirs) else { continue };
@@ -432,9 +433,7 @@ fn conflicts(
         let Some(trainer) = trainer.filter(|t| (t - number).abs() > 1e-12 * t.abs().max(1e-30)) else {
             continue;
         };
-        cx.findings.push(rules::deepspeed_conflicts_with_trainer::finding(
-            (theirs, number, place(value)),
-            (ours, trainer, at),
-        ));
+        let difference = Difference { theirs: (theirs, number, place(value)), ours: (ours, trainer, at) };
+        cx.findings.push(rules::deepspeed_conflicts_with_trainer::finding(&difference, file));
     }
 }

@@ -125,22 +125,60 @@ impl ConflictingKeys {
                 return;
             }
         };
+        let mut groups: Vec<Group> = Vec::new();
         for conflict in tables.iter().copied().flatten() {
             let Some(first) = holds(conflict.first, root, file) else { continue };
             let Some(second) = holds(conflict.second, root, file) else { continue };
-            let Some(location) = first.location.or(second.location) else { continue };
-            let mut finding = Finding::new(
-                Self::NAME,
-                conflict.severity,
-                location,
-                format!("{} does not go with {}", first.words, second.words),
-            )
-            .note(conflict.why);
-            if let Some(other) = second.location.filter(|other| *other != location) {
-                finding = finding.label(other, "the other one");
+            if first.location.or(second.location).is_none() {
+                continue;
             }
-            findings.push(finding);
+            // Several settings beside one that excludes them all are one mistake.
+            let same = |group: &&mut Group| {
+                group.conflict.why == conflict.why
+                    && second.location.is_some()
+                    && group.second.location == second.location
+            };
+            match groups.iter_mut().find(same) {
+                Some(group) => group.firsts.push(first),
+                None => groups.push(Group { conflict, firsts: vec![first], second }),
+            }
         }
+        findings.extend(groups.into_iter().filter_map(Group::finding));
+    }
+}
+
+/// Conflicts of one reason with one setting.
+struct Group {
+    conflict: &'static Conflict,
+    firsts: Vec<Held>,
+    second: Held,
+}
+
+impl Group {
+    fn finding(self) -> Option<Finding> {
+        let places: Vec<Location> = self.firsts.iter().filter_map(|held| held.location).collect();
+        let location = places.first().copied().or(self.second.location)?;
+        let does = if self.firsts.len() > 1 { "do" } else { "does" };
+        let message = format!("{} {does} not go with {}", listed(&self.firsts), self.second.words);
+        let mut finding = Finding::new(ConflictingKeys::NAME, self.conflict.severity, location, message)
+            .note(self.conflict.why);
+        for place in places.into_iter().skip(1) {
+            finding = finding.label(place, "nor does this");
+        }
+        if let Some(other) = self.second.location.filter(|other| *other != location) {
+            finding = finding.label(other, "the other one");
+        }
+        Some(finding)
+    }
+}
+
+/// `a`, `a and b`, `a, b and 3 more`.
+fn listed(held: &[Held]) -> String {
+    match held {
+        [] => String::new(),
+        [one] => one.words.clone(),
+        [one, other] => format!("{} and {}", one.words, other.words),
+        [one, other, rest @ ..] => format!("{}, {} and {} more", one.words, other.words, rest.len()),
     }
 }
 
