@@ -54,7 +54,7 @@ pub(crate) fn gather(activations: &mut Activations, run: &TrainingRun, symbols: 
             // One output of a pair of matrices is kept whole, before it is reduced; both reduced ones are.
             activations.layer = activations.layer.clone().plus(&whole(2.0)).plus(&hidden(4.0 * share));
             let point = transient.plus(&inputs);
-            let recomputed = point.clone().plus(&mlp.clone().times(-1.0)).plus(&weight.times(-1.0));
+            let recomputed = point.clone().plus(&mlp.times(-1.0)).plus(&weight.times(-1.0));
             larger(point, recomputed.plus(&hidden(2.0 + 4.0 * share)))
         }
         Checkpointing::Full | Checkpointing::Every { .. } => {
@@ -62,7 +62,7 @@ pub(crate) fn gather(activations: &mut Activations, run: &TrainingRun, symbols: 
             let point = transient.plus(&inputs);
             // The end of the recomputation: the gathered gradient, the last product whole, and put in
             // order to be reduced; the reduced ones and the norm's output.
-            let recomputed = point.clone().plus(&mlp.clone().times(-1.0)).plus(&weight.times(-1.0));
+            let recomputed = point.clone().plus(&mlp.times(-1.0)).plus(&weight.times(-1.0));
             larger(point, recomputed.plus(&hidden(6.0 + 4.0 * share)))
         }
     };
