@@ -62,3 +62,37 @@ fn megatrons_static_memory_is_met() {
     println!("static memory: {within} of {count} within 2 % + 150 MB");
     assert!(count >= 10 && within == count, "{within} of {count}");
 }
+
+/// DeepSpeed with its states on the host: Llama-3.2-1B, 2,048 tokens, rank 0 of 8, DeepSpeed 0.19.8 over
+/// the stub CUDA runtime of `tools/oracle`; allocated and reserved peaks in bytes.
+#[test]
+fn what_deepspeed_offloads_is_not_on_the_gpu() {
+    let traced = [
+        ("zero3", "optimizer: cpu", 6_649_347_584.0, 9_114_222_592.0),
+        ("zero3", "optimizer: cpu, parameters: cpu", 6_340_393_984.0, 8_818_524_160.0),
+        ("zero2", "optimizer: cpu", 6_829_601_792.0, 9_206_497_280.0),
+    ];
+    let serde_json::Value::Object(config) = serde_json::json!({
+        "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128_256,
+        "tie_word_embeddings": true,
+    }) else {
+        unreachable!("an object")
+    };
+    let architecture = llmlint::catalog::Architecture::from_config(&config).expect("known");
+    for (stage, offload, allocated, reserved) in traced {
+        let text = format!(
+            "llmlint: 1\nmodel: {{ id: row }}\ntraining:\n  weights: fp32\n  compute: bf16\n  optimizer: adamw\n  \
+             sequence_length: 2048\n  activation_checkpointing: full\nparallelism:\n  gpus: 8\n  \
+             data_parallel: {stage}\n  offload: {{ {offload} }}\n  zero: {{ overlap_comm: true }}\n"
+        );
+        let e = native::estimate_native(&text, &architecture).expect("an estimate");
+        for (what, estimate, truth, most) in
+            [("allocated", e.allocated, allocated, 0.04), ("reserved", e.reserved, reserved, 0.13)]
+        {
+            let error = estimate.0 as f64 / truth - 1.0;
+            println!("{stage} {offload}: {what} {:+.1} %", error * 100.0);
+            assert!(error.abs() <= most, "{stage} {offload}: {what} {:+.1} %", error * 100.0);
+        }
+    }
+}

@@ -73,7 +73,7 @@ pub(crate) struct Replayed {
 
 pub(super) struct Replay<'a> {
     /// This batch's length as a part of the longest.
-    scale: f64,
+    pub(super) scale: f64,
     plan: &'a Plan<'a>,
     pub(super) allocator: Allocator,
     parameters: Vec<Parameter>,

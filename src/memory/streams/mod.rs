@@ -61,15 +61,29 @@ pub(super) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
     streams.load();
     if scheme == Scheme::Zero(3) {
         let mut coordinator = Coordinator::of(&streams);
-        for step in 0..3 {
+        // In the first step nothing is fetched ahead: two more show what is.
+        let lengths = lengths(plan);
+        for (step, length) in lengths.first().into_iter().chain(&lengths).enumerate() {
+            streams.main.scale = *length;
             streams.step_zero3(&mut coordinator, step == 0);
         }
     } else {
-        for step in 0..2 {
+        for (step, length) in lengths(plan).iter().enumerate() {
+            streams.main.scale = *length;
             streams.step(step == 0);
         }
     }
     Some(streams.result())
+}
+
+/// Lengths of the steps that are replayed, as parts of the longest: the records of one drawn order.
+fn lengths(plan: &Plan<'_>) -> Vec<f64> {
+    let drawn = plan.shape.draws.records.first();
+    let mut lengths: Vec<f64> = drawn.into_iter().flatten().map(|batch| batch.length).collect();
+    if lengths.len() < 2 {
+        lengths.resize(2, 1.0);
+    }
+    lengths
 }
 
 struct Streams<'a> {
@@ -335,14 +349,15 @@ impl<'a> Streams<'a> {
         let (saved, checkpoint) = (self.main.saved.clone(), self.main.checkpoint.clone());
         let wide = self.main.allocator.take(self.dequantised());
         if checkpoint.is_empty() {
-            let passing = self.main.allocator.take(self.main.extra.first().map_or(0, |size| size.at(1.0)));
+            let passing =
+                self.main.allocator.take(self.main.extra.first().map_or(0, |size| size.at(self.main.scale)));
             let kept = self.main.take_scaled(&saved);
             self.main.give_all(vec![passing, wide]);
             return kept;
         }
         let mut window = std::collections::VecDeque::new();
         for size in saved {
-            window.push_back(self.main.allocator.take(size.at(1.0)));
+            window.push_back(self.main.allocator.take(size.at(self.main.scale)));
             if window.len() > 5
                 && let Some(oldest) = window.pop_front()
             {
