@@ -32,6 +32,11 @@ struct Block {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handle(pub(crate) u32);
 
+impl Handle {
+    /// What the small pool serves, or nothing.
+    pub(crate) const NOTHING: Handle = Handle(NONE);
+}
+
 /// The large pool.
 #[derive(Clone, Default)]
 pub(crate) struct Allocator {

@@ -1,6 +1,7 @@
 //! DeepSpeed's steps of stage 1 and 2, and what all stages do at their end. Buffers have the sizes
 //! that are configured, whatever the model's.
 
+use super::super::allocator::Handle;
 use super::Streams;
 use crate::run::Optimizer;
 
@@ -49,32 +50,38 @@ impl Streams<'_> {
         let mut head = self.main.loss();
         let mut stream = (!head.is_empty()).then(|| head.remove(0));
         let buffers = self.main.take_all(&vec![(bucket * self.compute) as u64; twice]);
-        // A tensor larger than the bucket, and each full bucket, is copied in the reduction's stream.
-        let passing = bucket.min(self.trained()).max(self.largest_in_root()) * self.compute;
-        let passing = self.take_reduce(passing as u64);
-        self.main.give_all(head);
-        self.give_reduce(passing);
-        let mut shards = Vec::new();
-        for _ in 0..self.layers {
+        let mut filled = 0.0;
+        let waits = self.head_gradient(head, &mut filled);
+        // One buffer takes this rank's part of the gradients, made when the first of them comes: the
+        // first rank's are the embedding's and the lowest layers', which come last.
+        let mine = self.trained() / self.shards;
+        let embedding = self.plan.shape.inventory.embedding() as f64;
+        let mut part = None;
+        for layer in (0..self.layers).rev() {
             let own = kept.pop().unwrap_or_default();
             let working = self.layer_backward();
             if self.plan.adapters.is_none() {
-                for elements in self.layer.tensors.iter().map(|t| t.0).collect::<Vec<_>>() {
+                for elements in self.layer.tensors.iter().rev().map(|t| t.0).collect::<Vec<_>>() {
                     self.passing_gradient(elements);
-                    let shard = self.share(elements * self.compute);
-                    shards.push(self.main.allocator.take(shard));
+                    self.bucketed(elements, &mut filled);
+                }
+                if embedding + layer as f64 * self.layer.trained < mine {
+                    part.get_or_insert_with(|| self.take_reduce((mine * self.compute) as u64));
                 }
             }
             self.end_layer(working, own, &mut stream);
         }
         self.main.give_all(stream.into_iter().collect());
         if self.plan.adapters.is_none() {
-            self.passing_gradient(self.plan.shape.inventory.embedding() as f64);
+            let gradient = self.embedding_gradient(waits);
+            part.get_or_insert_with(|| self.take_reduce((mine * self.compute) as u64));
+            self.main.allocator.give(gradient);
+            self.bucketed(embedding, &mut filled);
+            self.flush(filled);
         }
         self.main.give_all(body);
         self.main.give_all(buffers);
-        self.optimize_zero(first);
-        self.main.give_all(shards);
+        self.optimize_zero(first, part);
         self.release_held();
     }
 
@@ -84,39 +91,74 @@ impl Streams<'_> {
         self.main.allocator.give(gradient);
     }
 
+    /// A gradient goes into the bucket, which is reduced before it would overflow.
+    pub(super) fn bucketed(&mut self, elements: f64, bucket: &mut f64) {
+        if *bucket > 0.0 && *bucket + elements > self.buckets().0 {
+            self.flush(*bucket);
+            *bucket = 0.0;
+        }
+        *bucket += elements;
+    }
+
+    /// Several tensors are copied to interleave their parts; one alone is not.
+    pub(super) fn flush(&mut self, elements: f64) {
+        let alone = elements >= self.buckets().0;
+        let copy = self.take_reduce(if alone { 0 } else { (elements * self.compute) as u64 });
+        self.give_reduce(copy);
+    }
+
+    /// The head's gradient goes into the bucket; a tied one waits for the embedding's.
+    pub(super) fn head_gradient(&mut self, made: Vec<Handle>, filled: &mut f64) -> Vec<Handle> {
+        if self.plan.groups.tied {
+            return made;
+        }
+        self.main.give_all(made);
+        if self.plan.adapters.is_none() {
+            self.bucketed(self.plan.shape.inventory.head() as f64, filled);
+        }
+        Vec::new()
+    }
+
+    /// The embedding's gradient, to which a waiting head's is added out of place.
+    pub(super) fn embedding_gradient(&mut self, waits: Vec<Handle>) -> Handle {
+        let size = (self.plan.shape.inventory.embedding() as f64 * self.compute) as u64;
+        let own = self.main.allocator.take(size);
+        if waits.is_empty() {
+            return own;
+        }
+        let sum = self.main.allocator.take(size);
+        self.main.allocator.give(own);
+        self.main.give_all(waits);
+        sum
+    }
+
     pub(super) fn release_held(&mut self) {
         if let Some(held) = self.main.held.take() {
             self.main.allocator.give(held);
         }
     }
 
-    fn largest_in_root(&self) -> f64 {
-        if self.plan.adapters.is_some() {
-            0.0
-        } else {
-            self.root.tensors.iter().map(|t| t.0).fold(0.0, f64::max)
-        }
-    }
-
-    /// The norm in double precision, then fp32 gradients, states at the first step, temporaries.
-    fn optimize_zero(&mut self, first: bool) {
-        if self.host.1 {
+    /// The norm of one tensor after another in double precision, this rank's gradients flattened and
+    /// cast, states at the first step, temporaries.
+    fn optimize_zero(&mut self, first: bool, part: Option<Handle>) {
+        let mine = self.trained() / self.shards;
+        if !self.host.1 {
+            let mut together = Handle::NOTHING;
+            if self.compute < 4.0 {
+                let largest = mine.min(self.plan.trained.largest);
+                let norm = self.main.allocator.take((8.0 * largest) as u64);
+                self.main.allocator.give(norm);
+                together = self.main.allocator.take((self.compute * mine) as u64);
+            }
+            let size = (4.0 * mine) as u64;
+            let gradients = self.main.allocator.take(size);
+            self.main.allocator.give(together);
+            part.into_iter().for_each(|handle| self.give_reduce(handle));
+            self.states_and_temporary(size, first);
+            self.main.allocator.give(gradients);
             return;
         }
-        let mine = self.trained() / self.shards;
-        if self.compute < 4.0 {
-            let norm = self.main.allocator.take((8.0 * mine) as u64);
-            self.main.allocator.give(norm);
-        }
-        self.adam(mine, first);
-    }
-
-    /// A step over one flat part of `elements`: fp32 gradients, its states, its temporary.
-    pub(super) fn adam(&mut self, elements: f64, first: bool) {
-        let size = (4.0 * elements) as u64;
-        let gradients = self.main.allocator.take(size);
-        self.states_and_temporary(size, first);
-        self.main.allocator.give(gradients);
+        part.into_iter().for_each(|handle| self.give_reduce(handle));
     }
 
     pub(super) fn states_and_temporary(&mut self, size: u64, first: bool) {

@@ -208,11 +208,8 @@ impl Streams<'_> {
         let mut head = self.main.loss();
         let mut stream = (!head.is_empty()).then(|| head.remove(0));
         self.used(coordinator, 1);
-        self.main.give_all(head);
         let mut bucket = 0.0;
-        if self.plan.adapters.is_none() {
-            self.bucketed(self.plan.shape.inventory.head() as f64, &mut bucket);
-        }
+        let waits = self.head_gradient(head, &mut bucket);
         for _ in 0..self.layers {
             let own = kept.pop().unwrap_or_default();
             if !self.main.checkpoint.is_empty() {
@@ -232,7 +229,8 @@ impl Streams<'_> {
         if self.plan.adapters.is_none() {
             let embedding = self.plan.shape.inventory.embedding() as f64;
             self.used(coordinator, 1);
-            self.passing_gradient(embedding);
+            let gradient = self.embedding_gradient(waits);
+            self.main.allocator.give(gradient);
             self.bucketed(embedding, &mut bucket);
             self.flush(bucket);
         }
@@ -254,22 +252,6 @@ impl Streams<'_> {
         self.main.allocator.give(together);
         self.states_and_temporary(size, first);
         self.main.allocator.give(gradients);
-    }
-
-    /// A gradient goes into the bucket, which is reduced before it would overflow.
-    fn bucketed(&mut self, elements: f64, bucket: &mut f64) {
-        if *bucket > 0.0 && *bucket + elements > self.buckets().0 {
-            self.flush(*bucket);
-            *bucket = 0.0;
-        }
-        *bucket += elements;
-    }
-
-    /// Several tensors are copied to interleave their parts; one alone is not.
-    fn flush(&mut self, elements: f64) {
-        let alone = elements >= self.buckets().0;
-        let copy = self.take_reduce(if alone { 0 } else { (elements * self.compute) as u64 });
-        self.give_reduce(copy);
     }
 
     /// The next `count` uses: each tensor is fetched, others ahead of it, and let go.
