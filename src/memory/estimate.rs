@@ -160,6 +160,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         // With the allocator's rounding.
         (only.allocated, only.phase) = (allocated, phase);
     }
+    let replay = replayed.as_ref().and_then(|r| r.doubt);
     let ratio = replayed.as_ref().map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
     let range = replayed.map_or((ratio, ratio), |r| r.range);
     // vLLM takes its share in one piece: what the ratio says of small blocks does not hold for it.
@@ -190,6 +191,7 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
         orders: (own * range.0, own * range.1),
         device,
         gpus,
+        replay,
     };
     let intervals = intervals(&figures);
     let with_engine = |of: Interval| Interval { low: of.low + engine, high: of.high + engine };

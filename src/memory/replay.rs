@@ -58,7 +58,9 @@ pub(crate) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
     drawn.sort_by(|a, b| a.0.total_cmp(&b.0));
     let at = |share: f64| drawn.get((share * drawn.len() as f64) as usize).copied();
     let (ratio, slack) = at(0.5)?;
-    Some(Replayed { ratio, slack: slack as f64, range: (at(0.05)?.0, at(0.95)?.0) })
+    // Traced runs lie within 3.3 %.
+    let doubt = (rank.strategy == Strategy::Ddp).then_some((0.03, 0.04));
+    Some(Replayed { ratio, slack: slack as f64, range: (at(0.05)?.0, at(0.95)?.0), doubt })
 }
 
 /// What the replay says.
@@ -69,6 +71,8 @@ pub(crate) struct Replayed {
     pub(crate) slack: f64,
     /// Nine drawn orders of batches in ten have a ratio in this range.
     pub(crate) range: (f64, f64),
+    /// Of a sharded run: how far what is reserved may be off, below and above, as shares of it.
+    pub(crate) doubt: Option<(f64, f64)>,
 }
 
 pub(super) struct Replay<'a> {

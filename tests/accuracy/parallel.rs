@@ -21,13 +21,17 @@ pub(crate) fn rows() -> Vec<(Row, Estimate)> {
 
 /// A pipelined Megatron run prints the last rank's figure only, the others the worst one's.
 pub(crate) fn scored(row: &Row, e: &Estimate) -> Scored {
-    let figure = match (row["figure"].as_str(), row["rank"].as_str()) {
-        ("allocated", "last") => e.ranks.last().map_or(e.allocated, |r| r.allocated),
-        ("allocated", _) => e.allocated,
-        ("reserved", _) => e.reserved,
-        _ => e.device,
+    let (figure, interval, own) = match (row["figure"].as_str(), row["rank"].as_str()) {
+        ("allocated", "last") => {
+            let last = e.ranks.last().map_or(e.allocated, |r| r.allocated);
+            (last, e.allocated_interval, e.allocated)
+        }
+        ("allocated", _) => (e.allocated, e.allocated_interval, e.allocated),
+        ("reserved", _) => (e.reserved, e.reserved_interval, e.reserved),
+        _ => (e.device, e.device_interval, e.device),
     };
-    let shift = (e.device - figure).0 as f64;
+    // Only the worst rank has an interval; another's is as wide in proportion.
+    let scale = figure.0 as f64 / own.0 as f64;
     let stratum = ["\"pipeline\": 1", "\"pipeline\""].into_iter().find(|p| row["parallelism"].contains(p));
     let cut = if stratum == Some("\"pipeline\"") { "pipeline" } else { "no pipeline" };
     let whole = row["training"].contains("\"activation_checkpointing\": \"none\"")
@@ -39,7 +43,7 @@ pub(crate) fn scored(row: &Row, e: &Estimate) -> Scored {
         batches: "one length",
         truth: row["bytes"].parse().expect("bytes"),
         estimate: figure.0 as f64,
-        low: e.device_interval.low.0 as f64 - shift,
-        high: e.device_interval.high.0 as f64 - shift,
+        low: interval.low.0 as f64 * scale,
+        high: interval.high.0 as f64 * scale,
     }
 }
