@@ -253,8 +253,8 @@ impl<'a> Streams<'a> {
         self.main.allocator.highest();
     }
 
-    /// Gathers a unit. What was gathered before is given back once the copies are out of it
-    /// (FSDP2), or is the caller's (FSDP1).
+    /// Gathers a unit. What was gathered before is given back once the copies are out of it (FSDP2's
+    /// `all_gather_state`), or is the caller's (FSDP1).
     fn gather(&mut self, root: bool) -> Vec<Handle> {
         let unit = if root { &self.root } else { &self.layer };
         let whole = unit.gathered();
@@ -273,6 +273,18 @@ impl<'a> Streams<'a> {
                 }
                 copies
             }
+        }
+    }
+
+    fn gather_backward(&mut self) -> Vec<Handle> {
+        let unit = self.gather(false);
+        self.release_buffers();
+        unit
+    }
+
+    fn release_buffers(&mut self) {
+        for buffer in std::mem::take(&mut self.buffers) {
+            self.give_gather(buffer);
         }
     }
 
@@ -297,6 +309,8 @@ impl<'a> Streams<'a> {
             kept.push(self.forward());
             if self.reshard { self.free(unit) } else { whole.push(unit) }
         }
+        // The last gathered buffer goes when the forward ends; in the backward each goes at once.
+        self.release_buffers();
         let head = self.main.loss();
         let gradients = self.backward(kept, head, whole);
         self.main.give_all(body);
@@ -398,12 +412,12 @@ impl<'a> Streams<'a> {
         let mut gradients = head;
         let mut stream = (!gradients.is_empty()).then(|| gradients.remove(0));
         let trained = self.plan.adapters.is_none();
-        let mut next = if self.reshard { Some(self.gather(false)) } else { whole.pop() };
+        let mut next = if self.reshard { Some(self.gather_backward()) } else { whole.pop() };
         let mut reduced: Vec<Handle> = Vec::new();
         for layer in (0..self.layers).rev() {
             let unit = next.take().unwrap_or_default();
             if layer > 0 {
-                next = if self.reshard { Some(self.gather(false)) } else { whole.pop() };
+                next = if self.reshard { Some(self.gather_backward()) } else { whole.pop() };
             }
             let own = kept.pop().unwrap_or_default();
             let working = self.layer_backward();
@@ -521,7 +535,7 @@ impl<'a> Streams<'a> {
         // there to be used again, and more is reserved.
         let (below, mut above) = match self.scheme {
             Scheme::Fsdp1 => (0.04, 0.05),
-            Scheme::Fsdp2 => (0.08, 0.07),
+            Scheme::Fsdp2 => (0.07, 0.1),
             Scheme::Zero(3) => (0.07, 0.07),
             Scheme::Zero(_) => (0.09, 0.05),
         };
