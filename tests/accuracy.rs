@@ -196,7 +196,7 @@ fn verdicts_agree_with_what_runs_did() {
 
 /// Recorded counts.
 const WARNED: usize = 36;
-const FITS: usize = 101;
+const FITS: usize = 103;
 
 /// Figures that were reached once: `source count median p90`, in percent.
 const RECORDED: &str = include_str!("accuracy/recorded.tsv");
