@@ -147,7 +147,7 @@ fn doubt(run: &TrainingRun, shape: &Shape<'_>) -> Option<(f64, &'static str)> {
             0.1,
             "gated delta nets are taken to run flash-linear-attention's kernels; without it PyTorch's own code keeps several times as much",
         )),
-        Family::FalconH1 | Family::NemotronH | Family::Jamba => Some((0.1, STATE_SPACES)),
+        Family::FalconH1 | Family::NemotronH | Family::Jamba | Family::Mamba => Some((0.1, STATE_SPACES)),
         Family::GraniteMoeHybrid
             if (0..shape.architecture.layers)
                 .any(|layer| shape.architecture.layer(layer).mixer == Mixer::Mamba2) =>

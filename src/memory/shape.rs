@@ -406,6 +406,10 @@ fn state_spaces(a: &Architecture, dimension: &dyn Fn(&str) -> u64, s: &mut Symbo
             s.set(Symbol::Expert, a.intermediate_size);
             (expanded, 0, dimension("mamba_d_state"), 0, 0)
         }
+        Family::Mamba => {
+            s.set(Symbol::StateRank, a.config_u64("time_step_rank").unwrap_or(a.hidden_size.div_ceil(16)));
+            (a.hidden_size.saturating_mul(dimension("expand")), 0, dimension("state_size"), 0, 0)
+        }
         Family::NemotronH => {
             let heads = dimension("mamba_num_heads");
             let inner = heads.saturating_mul(dimension("mamba_head_dim"));

@@ -575,6 +575,18 @@ CONFIGS = {
             tie_word_embeddings=False,
         ),
     ),
+    "mamba": (
+        "mamba",
+        dict(
+            hidden_size=1024,
+            expand=2,
+            state_size=16,
+            num_hidden_layers=8,
+            time_step_rank=64,
+            vocab_size=50000,
+            tie_word_embeddings=True,
+        ),
+    ),
     "minicpm3": (
         "minicpm3",
         dict(
@@ -615,7 +627,7 @@ ADAPTED = {
     "arcee": "q_proj+k_proj+v_proj+o_proj+up_proj+down_proj",
 }
 # Families without a fused attention.
-EAGER = {"mpt"}
+EAGER = {"mpt", "mamba"}
 
 
 def document(mt, fields, job, targets, ck):

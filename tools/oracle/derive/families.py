@@ -486,6 +486,7 @@ HYBRID = {
     ),
 }
 HYBRID["gemma3n-sparse"] = ("gemma3n_text", dict(D.FAM["gemma3n"][1], activation_sparsity_pattern=[0.95] * 8))
+HYBRID["mamba"] = ("mamba", dict(hidden_size=448, expand=5, state_size=40, time_step_rank=20, vocab_size=6080))
 for n in ("granitemoehybrid", "granitemoehybrid-moe"):
     HYBRID[n + "-mamba"] = (D.FAM[n][0], dict(D.FAM[n][1], layer_types=LT("mamba"), **GRANITE))
 # A layer's backward peaks in its mixer or in its MLP: the plain name has a narrow MLP, `NAME~mlp` a wide one.
@@ -542,6 +543,9 @@ def syms4(name, B, S):
             s.pop("f")
         if "mamba" in n:
             s.update(mi=2240, mn=40, mr=20, mxp=100)
+    elif n == "mamba":
+        s.update(mi=2240, mn=40, mr=20, mxp=100)
+        [s.pop(x, None) for x in ("h", "q", "k", "hd", "kv", "f")]
     elif "mamba" in n or n == "falcon_h1":
         mi, gn, h = (2240, 48, 10) if n.startswith("granite") else (672, 80, 6)
         s.update(mi=mi, mgn=gn, mh=h, mx=mi + 2 * gn, mp=2 * mi + 2 * gn + h, mt=mi * gn // 128, mgc=128)

@@ -370,6 +370,81 @@ def selective_scan_fn(
     return SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias)
 
 
+class Inner(torch.autograd.Function):
+    """mamba_inner_fn, as selective_scan_interface.py's MambaInnerFn at its usual checkpoint level."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda")
+    def forward(ctx, xz, cw, cb, xw, dw, ow, A, D, delta_bias):
+        length = xz.shape[-1]
+        rank, state = (dw.shape[1], A.shape[1])
+        if torch.is_autocast_enabled():
+            t = torch.get_autocast_dtype("cuda")
+            xw, dw, ow = (w.to(t) for w in (xw, dw, ow))
+        xz = dense(xz)
+        x, z = xz.chunk(2, dim=1)
+        b, dim = x.shape[:2]
+        conv = torch.empty_like(x)
+        x_dbl = torch.nn.functional.linear(conv.transpose(1, 2).reshape(-1, dim), xw)
+        delta = (dw @ x_dbl[:, :rank].t()).view(dim, b, length).transpose(0, 1)
+        B = x_dbl[:, rank : rank + state].view(b, 1, length, state).transpose(2, 3).contiguous()
+        C = x_dbl[:, -state:].view(b, 1, length, state).transpose(2, 3).contiguous()
+        out_z, out = (torch.empty_like(z), torch.empty_like(delta))
+        steps = empty(x, b, dim, -(-length // 2048), state * 2, dtype=F32)
+        ctx.save_for_backward(xz, cw, cb, x_dbl, xw, dw, ow, A, B, C, D, delta_bias, steps, out)
+        return torch.nn.functional.linear(out_z.transpose(1, 2), ow)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")
+    def backward(ctx, dout):
+        xz, cw, cb, x_dbl, xw, dw, ow, A, B, C, D, delta_bias, steps, out = ctx.saved_tensors
+        length = xz.shape[-1]
+        rank = dw.shape[1]
+        x, z = xz.chunk(2, dim=1)
+        b, dim = x.shape[:2]
+        dout = dense(dout)
+        conv = torch.empty_like(x)
+        delta = (dw @ x_dbl[:, :rank].t()).view(dim, b, length).transpose(0, 1)
+        dxz = torch.empty_like(xz)
+        dout = dout.permute(2, 0, 1).reshape(dout.shape[2], -1)
+        dout_y = (ow.t() @ dout).view(dim, b, length).transpose(0, 1)
+        dconv, ddelta = (torch.empty_like(conv), torch.empty_like(delta))
+        dA, dD, dbias = (torch.zeros_like(A), torch.zeros_like(D), torch.zeros_like(delta_bias))
+        dB, dC = (torch.zeros_like(t, dtype=F32) for t in (B, C))
+        out_z = torch.empty_like(out)
+        dow = torch.einsum("eB,dB->ed", dout, out_z.transpose(0, 1).reshape(dim, -1))
+        dx_dbl = torch.empty_like(x_dbl)
+        del dB, dC
+        ddelta = ddelta.transpose(0, 1).reshape(dim, -1)
+        ddw = torch.einsum("dB,Br->dr", ddelta, x_dbl[:, :rank])
+        dx_dbl[:, :rank] = torch.einsum("dB,dr->Br", ddelta, dw)
+        dconv = dconv.transpose(0, 1).reshape(dim, -1)
+        dxw = torch.einsum("Br,Bd->rd", dx_dbl, conv.transpose(1, 2).reshape(-1, dim))
+        dcw = torch.zeros_like(cw, dtype=F32).to(cw.dtype)
+        dcb = None if cb is None else torch.zeros_like(cb, dtype=F32).to(cb.dtype)
+        return (dxz, dcw, dcb, dxw, ddw, dow, dA, dD, dbias)
+
+
+def mamba_inner_fn(
+    xz,
+    conv1d_weight,
+    conv1d_bias,
+    x_proj_weight,
+    delta_proj_weight,
+    out_proj_weight,
+    out_proj_bias,
+    A,
+    B=None,
+    C=None,
+    D=None,
+    delta_bias=None,
+    delta_softplus=True,
+):
+    return Inner.apply(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight, A, D, delta_bias
+    )
+
+
 def install():
     """Before transformers' modelling files are imported: they look for the packages then."""
     import importlib.machinery
@@ -382,6 +457,6 @@ def install():
         sys.modules[name] = m
     sys.modules["causal_conv1d"].causal_conv1d_fn = causal_conv1d_fn
     m = sys.modules["mamba_ssm"]
-    for f in (mamba_split_conv1d_scan_combined, mamba_chunk_scan_combined, selective_scan_fn):
+    for f in (mamba_split_conv1d_scan_combined, mamba_chunk_scan_combined, selective_scan_fn, mamba_inner_fn):
         setattr(m, f.__name__, f)
     sys.modules["fla"].chunk_kda = fla_like.chunk_kda
