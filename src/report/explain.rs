@@ -203,10 +203,16 @@ impl Page<'_> {
     fn figures(&self, file: &FileReport, estimate: &Estimate, out: &mut dyn Write) -> io::Result<()> {
         self.heading("Three figures", out)?;
         let range = estimate.device_interval;
+        // Blocks that are only cached are given back before the card is full.
+        let (room, shown) = if estimate.reserved > estimate.device {
+            (" on a card with room for it", "what the card must hold, unused blocks given back")
+        } else {
+            ("", "nvidia-smi would show it")
+        };
         for (name, bytes, meaning) in [
             ("allocated", estimate.allocated, "torch.cuda.max_memory_allocated() would print it".to_owned()),
-            ("reserved", estimate.reserved, "torch.cuda.max_memory_reserved() would print it".to_owned()),
-            ("device", estimate.device, format!("nvidia-smi would show it; about nine runs in ten: {range}")),
+            ("reserved", estimate.reserved, format!("torch.cuda.max_memory_reserved() would print it{room}")),
+            ("device", estimate.device, format!("{shown}; about nine runs in ten: {range}")),
         ] {
             self.hanging(&format!("  {name:<10} {:>10}  ", bytes.to_string()), &meaning, out)?;
         }
