@@ -35,13 +35,23 @@ struct Page<'a> {
     paint: Paint,
 }
 
+/// A framework's own name for a model, without the framework's name before it.
+fn own_name(model: &str, framework: Option<&str>) -> String {
+    let prefix = framework.map(|name| format!("{name}:")).unwrap_or_default();
+    model.strip_prefix(prefix.as_str()).unwrap_or(model).to_owned()
+}
+
 impl Page<'_> {
     fn file(&self, file: &FileReport, ranks: bool, out: &mut dyn Write) -> io::Result<()> {
         let title = sanitize::path(&file.path);
         let whose = file.framework.unwrap_or("not recognised");
         let run = file.run.as_ref();
         let what = run.map_or_else(String::new, |run| {
-            format!(": {}, {}", sanitize::text(&run.model.value.to_string()), words::method(run))
+            format!(
+                ": {}, {}",
+                sanitize::text(&own_name(&run.model.value.to_string(), file.framework)),
+                words::method(run)
+            )
         });
         for (index, line) in
             words::hang(&format!("{title} ({whose}{what})"), self.options.width, 2).iter().enumerate()
