@@ -107,6 +107,11 @@ pub(crate) fn full(run: &TrainingRun, shape: &Shape<'_>) -> Result<Activations, 
         source: TRACED,
         doubt: doubt(run, shape),
     };
+    if attention == "sdpa+mask"
+        && matches!(shape.family, "phi3" | "gemma" | "gemma3_text" | "qwen2" | "llama")
+    {
+        activations.layer = masked_layer(shape, table, with_dropout);
+    }
     if run.loss.value == Loss::Tiled && shape.precision != Precision::Mixed {
         // The head's input is copied, and the copy is the loss's.
         let input = Sum::term(-shape.precision.logit(), &[Symbol::Tokens, Symbol::Hidden]);
@@ -223,14 +228,48 @@ fn compiled(activations: &mut Activations, shape: &Shape<'_>) {
     activations.doubt = Some((0.15, "what torch.compile fuses depends on its release"));
 }
 
+/// The part of the layers that see a window.
+fn windowed_share(shape: &Shape<'_>) -> f64 {
+    let layers = shape.architecture.layers as f64;
+    shape.architecture.sliding_layers.map_or(1.0, |n| (n as f64).min(layers) / layers.max(1.0))
+}
+
+/// What a layer keeps under a mask. The tables are traced with two key heads for fourteen queries,
+/// which `repeat_kv` copies. It copies nothing where there is nothing to repeat: Phi-3's values then
+/// stay a view, and with them all of its one product of q, k and v (traced with Phi-3 mini). And one
+/// key head is expanded as a view (traced with Gemma 3 1B).
+fn masked_layer(shape: &Shape<'_>, masked: Table, with_dropout: bool) -> Sum {
+    let layer = masked.get("layer");
+    let (heads, kv) = (shape.get(Symbol::Heads), shape.get(Symbol::KvHeads));
+    if shape.family == "phi3" && heads == kv {
+        return layer.plus(&Sum::term(2.0 * shape.precision.logit(), &[Symbol::Tokens, Symbol::Query]));
+    }
+    let traced_with_one = matches!(shape.family, "falcon" | "falcon-alibi" | "gpt_bigcode");
+    match shape.table("sdpa", with_dropout) {
+        Some(fused) if kv == 1.0 && heads > 1.0 && !traced_with_one => {
+            let no_pairs =
+                |symbols: &[Symbol]| symbols.iter().filter(|s| **s == Symbol::Sequence).count() < 2;
+            fused.get("layer").plus(&layer.without(no_pairs))
+        }
+        _ => layer,
+    }
+}
+
+/// The terms that grow with the square of the length.
+fn pairs(sum: Sum) -> Sum {
+    sum.without(|symbols| symbols.iter().filter(|s| **s == Symbol::Sequence).count() < 2)
+}
+
 /// A window that the fused kernel cannot take becomes a boolean mask once a model, expanded to 16
 /// bits in each windowed layer, with keys and values repeated.
 fn masked_window(activations: &mut Activations, shape: &Shape<'_>, checkpointed: bool, with_dropout: bool) {
     let Some(masked) = shape.table("sdpa+mask", with_dropout) else { return };
-    let layers = shape.architecture.layers as f64;
-    let windowed = shape.architecture.sliding_layers.map_or(layers, |n| n as f64).min(layers);
-    let share = windowed / layers.max(1.0);
-    activations.layer = activations.layer.clone().times(1.0 - share).plus(&masked.get("layer").times(share));
+    let share = windowed_share(shape);
+    activations.layer = activations
+        .layer
+        .clone()
+        .times(1.0 - share)
+        .plus(&masked_layer(shape, masked, with_dropout).times(share));
     // No padding: one mask serves the whole batch.
     let mut body = masked.get(if checkpointed { "checkpoint-body" } else { "body" });
     if checkpointed {
@@ -354,7 +393,7 @@ pub(crate) fn adapted(
         attention_differs(run, shape, &mut activations, checkpointed, parts.main_share());
     }
     own_layers::apply(&mut activations, run, shape, Some(adapters), checkpointed);
-    if shape.architecture.family == Family::Mistral && window_needs_mask(run, shape.architecture) {
+    if shape.architecture.family != Family::Gemma4 && window_needs_mask(run, shape.architecture) {
         window_of_frozen(shape, &mut activations, checkpointed);
     }
     fake_quantized(&mut activations, run, shape);
@@ -449,9 +488,13 @@ fn window_of_frozen(shape: &Shape<'_>, activations: &mut Activations, checkpoint
     let (Some(fused), Some(masked)) = (shape.table("sdpa", false), shape.table("sdpa+mask", false)) else {
         return;
     };
-    let layers = shape.architecture.layers as f64;
-    let share = shape.architecture.sliding_layers.map_or(1.0, |n| n as f64 / layers.max(1.0));
-    let change = masked.get("layer").plus(&fused.get("layer").times(-1.0)).times(share);
+    let change = if shape.family == "phi3" && shape.get(Symbol::Heads) == shape.get(Symbol::KvHeads) {
+        // Nothing is repeated and nothing is freed: the mask alone (traced with Phi-3 mini).
+        pairs(masked.get("layer"))
+    } else {
+        masked_layer(shape, masked, false).plus(&fused.get("layer").times(-1.0))
+    };
+    let change = change.times(windowed_share(shape));
     activations.layer = activations.layer.clone().plus(&change);
     if checkpointed {
         let mask = Sum::term(1.0, &[Symbol::Sequence, Symbol::Sequence]);

@@ -91,6 +91,8 @@ pub(crate) struct Adapters {
     mode: Keeps,
     /// Parameters of modules trained in full beside the adapters.
     pub(crate) saved_modules: f64,
+    /// Bytes of one of those parameters.
+    pub(crate) saved_weight: f64,
     /// Parameters that are no module's weight.
     pub(crate) formed: Option<Formed>,
 }
@@ -173,6 +175,19 @@ impl Keeps {
     }
 }
 
+/// PEFT copies a module in `modules_to_save` as it is, and casts adapters alone to fp32 (0.21,
+/// `cast_adapter_dtype` goes through `BaseTunerLayer`s, which `ModulesToSaveWrapper` is none of);
+/// some trainers cast everything that is trained.
+fn saved_weight(run: &TrainingRun, adapter: f64) -> f64 {
+    if run.beside.trained_like_adapters {
+        adapter
+    } else if run.prepare_kbit.value || run.quantised_beside_fp32() {
+        4.0
+    } else {
+        run.weights.value.bytes() as f64
+    }
+}
+
 impl Adapters {
     /// What `lora` adds to the model of `inventory`, as PEFT would.
     ///
@@ -225,6 +240,7 @@ impl Adapters {
             },
             block,
             saved_modules: peft.saved() as f64,
+            saved_weight: saved_weight(run, weight),
             formed: Formed::of(&formed),
             modules,
         }

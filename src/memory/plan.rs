@@ -117,13 +117,20 @@ impl<'a> Plan<'a> {
         let trained = trained(run, &shape.inventory, adapters.as_ref(), &groups);
         // With fp32 masters the step runs on them.
         let stepped = if run.master_weights.value { 4.0 } else { weight };
-        let optimizer = states::optimizer(
-            run.optimizer.value,
-            run.optimizer_implementation.value,
-            &trained,
-            stepped,
-            run.optimizer_state.value.bytes() as f64,
-        )
+        let kept = |trained: &Trained, weight, state| {
+            let implementation = run.optimizer_implementation.value;
+            states::optimizer(run.optimizer.value, implementation, trained, weight, state)
+        };
+        let state = run.optimizer_state.value.bytes() as f64;
+        let apart = adapters.as_ref().filter(|a| a.saved_modules > 0.0 && a.saved_weight != a.weight);
+        let optimizer = match apart {
+            None => kept(&trained, stepped, state),
+            Some(adapters) => saved_apart(&trained, adapters).and_then(|(rest, saved)| {
+                // A state has its parameter's dtype.
+                let of_saved = if state == adapters.weight { adapters.saved_weight } else { state };
+                Some(kept(&rest, stepped, state)?.plus(kept(&saved, adapters.saved_weight, of_saved)?))
+            }),
+        }
         .ok_or_else(|| {
             let why = "what this optimizer keeps is not modelled";
             vec![Unknown {
@@ -208,6 +215,22 @@ impl<'a> Plan<'a> {
             self.shape.precision.residual()
         }
     }
+}
+
+/// The adapters and the modules trained in full, each in the optimizer's words.
+fn saved_apart(all: &Trained, adapters: &Adapters) -> Option<(Trained, Trained)> {
+    let saved = adapters.saved_modules;
+    let rest = Trained { parameters: (all.parameters - saved).max(0.0), ..*all };
+    let modules = Trained {
+        parameters: saved,
+        tensors: 1.0,
+        largest: saved,
+        small: 0.0,
+        rows_and_columns: 0.0,
+        matrices: saved,
+        ..*all
+    };
+    (saved > 0.0).then_some((rest, modules))
 }
 
 /// Settings that no formula covers yet.
@@ -356,7 +379,7 @@ fn trained(
 fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters>) -> LossContext {
     let frozen_head = adapters.is_some_and(|a| a.saved_modules == 0.0) || run.method.value == Method::Freeze;
     let prepared = run.quantised_beside_fp32();
-    let saved_head = adapters.is_some_and(|a| a.saved_modules > 0.0 && a.weight >= 4.0)
+    let saved_head = adapters.is_some_and(|a| a.saved_modules > 0.0 && a.saved_weight >= 4.0)
         && run.weights.value.bytes() < 4
         && run.autocast.value;
     LossContext {

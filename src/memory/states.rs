@@ -42,6 +42,21 @@ pub(crate) struct OptimizerMemory {
     pub(crate) doubt: f64,
 }
 
+impl OptimizerMemory {
+    /// Of two groups of parameters that it steps one after the other.
+    pub(crate) fn plus(self, other: OptimizerMemory) -> OptimizerMemory {
+        OptimizerMemory {
+            state: self.state + other.state,
+            formula: format!("{} + {} (modules)", self.formula, other.formula),
+            paged: self.paged + other.paged,
+            step: self.step + other.step,
+            step_formula: format!("{} + {} (modules)", self.step_formula, other.step_formula),
+            source: self.source,
+            doubt: self.doubt.max(other.doubt),
+        }
+    }
+}
+
 /// bitsandbytes: one fp32 scale a block of 256 (2048 before 0.44) for each 8-bit moment.
 const BLOCK_SCALE: f64 = 4.0 / 256.0;
 /// torchao's 4-bit states: one fp32 scale a block of 128 (torchao/optim/subclass_4bit.py).

@@ -25,6 +25,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::shape::Precision;
 use super::states::quantized_bytes;
+use crate::catalog::Family;
 use crate::run::{
     Checkpointing, Dtype, Loss, Method, ModelCode, OptimizerImplementation, Quantization, ReferenceModel,
     Task,
@@ -87,6 +88,17 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
     };
     let dtype = "one element a parameter, tied tensors once";
     let inventory = &plan.shape.inventory;
+    if plan.shape.architecture.family == Family::GptNeo {
+        let side = plan.shape.architecture.config_u64("max_position_embeddings").unwrap_or(2048) as f64;
+        lines.product(
+            always(
+                "masks of all positions, one a layer",
+                &[Driver::Model],
+                "GPTNeoSelfAttention's buffer `bias`, booleans",
+            ),
+            &[("n", plan.layers()), ("positions²", side * side)],
+        );
+    }
     let all = inventory.total() as f64;
     let stored = run.weights.value.bytes() as f64;
     let Some(adapters) = &plan.adapters else {
@@ -166,7 +178,7 @@ pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
     }
     lines.product(
         always("modules trained in full", &[Driver::LoraTargets], "PEFT's copies of modules_to_save"),
-        &[("bytes", plan.weight), ("P_modules", adapters.saved_modules)],
+        &[("bytes", adapters.saved_weight), ("P_modules", adapters.saved_modules)],
     );
 }
 
@@ -281,10 +293,33 @@ pub(crate) fn gradients(plan: &Plan<'_>, lines: &mut Lines) {
     } else {
         gradients_of_one_batch(plan, lines);
     }
+    gradients_of_modules(plan, lines);
     if groups.total < embedding {
         return;
     }
     tied_gradients(plan, lines);
+}
+
+/// Modules trained in full beside adapters may have another dtype than those: what the lines that
+/// count every trained parameter as an adapter's are off by.
+fn gradients_of_modules(plan: &Plan<'_>, lines: &mut Lines) {
+    let Some(adapters) = &plan.adapters else { return };
+    let more = adapters.saved_weight - plan.gradient;
+    let live: PhaseSet = if bucket_views(plan.run) {
+        PhaseSet::ALL
+    } else if plan.run.gradient_accumulation_steps.value > 1 {
+        PhaseSet::of(STEP)
+    } else {
+        PhaseSet::of(GRADIENTS_WHOLE)
+    };
+    let what = Line {
+        component: Component::Gradients,
+        name: "of which modules trained in full, in their own dtype".into(),
+        live,
+        drivers: &[Driver::LoraTargets, Driver::Gradients],
+        source: "a gradient has its parameter's dtype",
+    };
+    lines.product(what, &[("(bytes − bytes_adapters)", more), ("P_modules", adapters.saved_modules)]);
 }
 
 fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
@@ -326,8 +361,8 @@ fn gradients_of_one_batch(plan: &Plan<'_>, lines: &mut Lines) {
     );
 }
 
-/// Where the encoder's backward is largest: at its last layer, all its activations still there, or
-/// at its first, all gradients but that one's.
+/// Where the backward of one side of an encoder-decoder is largest: at its last layer, all its
+/// activations still there, or at its first, all its gradients but that one's.
 struct EncoderBackward {
     /// Layers whose activations are there and whose gradients are not.
     layers: f64,
@@ -337,11 +372,27 @@ struct EncoderBackward {
 
 fn encoder_backward(plan: &Plan<'_>) -> Option<EncoderBackward> {
     let encoder = plan.activations.encoder.as_ref()?;
+    side_backward(plan, true, &encoder.checkpoint, &encoder.layer)
+}
+
+/// The same of the decoder.
+fn decoder_backward(plan: &Plan<'_>) -> Option<EncoderBackward> {
+    plan.activations.encoder.as_ref()?;
+    side_backward(plan, false, &plan.activations.checkpoint, &plan.activations.layer)
+}
+
+fn side_backward(plan: &Plan<'_>, encoder: bool, checkpoint: &Sum, layer: &Sum) -> Option<EncoderBackward> {
     let kinds = plan.shape.inventory.layer_kinds();
-    let kind = kinds.iter().find(|kind| kind.encoder)?;
-    let (count, parameters) = (kind.count as f64, kind.parameters as f64);
+    let kinds = kinds.iter().filter(|kind| kind.encoder == encoder);
+    let (count, all) = kinds.fold((0, 0), |(count, all), kind| {
+        (count + kind.count, all + kind.count.saturating_mul(kind.parameters))
+    });
+    if count == 0 {
+        return None;
+    }
+    let (count, parameters) = (count as f64, all as f64 / count as f64);
     let checkpointed = !matches!(plan.run.activation_checkpointing.value, Checkpointing::None);
-    let each = if checkpointed { &encoder.checkpoint } else { &encoder.layer };
+    let each = if checkpointed { checkpoint } else { layer };
     let growing = plan.adapters.is_none() && plan.run.gradient_accumulation_steps.value <= 1;
     let gradient = if growing { plan.gradient * parameters } else { 0.0 };
     let at_its_end = gradient > each.value(&plan.shape.symbols);
@@ -664,6 +715,25 @@ fn encoder_decoder(plan: &Plan<'_>, lines: &mut Lines) {
         let what = line(Component::Temporaries, name, &[phase], drivers, plan.activations.source);
         lines.sum(what, None, sum, &plan.shape.symbols);
     }
+    // The decoder at its first layer: gradients in the place of activations.
+    let Some(decoder) = decoder_backward(plan).filter(|decoder| decoder.layers == 1.0) else { return };
+    let gone = (plan.layers() - plan.shape.architecture.encoder_layers as f64 - 1.0).max(0.0);
+    let checkpointed = !matches!(plan.run.activation_checkpointing.value, Checkpointing::None);
+    let each = if checkpointed { &plan.activations.checkpoint } else { &plan.activations.layer };
+    let top = &[Phase::BackwardTop];
+    let freed = line(
+        Component::Activations,
+        "of which the decoder's layers are through",
+        top,
+        drivers,
+        plan.activations.source,
+    );
+    lines.sum(freed, Some(("−(n_dec − 1)", -gone)), each, &plan.shape.symbols);
+    let drivers = &[Driver::Method, Driver::Gradients, Driver::Model];
+    lines.product(
+        line(Component::Gradients, "gradients of all decoder layers but one", top, drivers, TIMELINE),
+        &[("(n_dec − 1)", gone), ("bytes", plan.gradient), ("P_dec/n_dec", decoder.parameters)],
+    );
 }
 
 /// 4-bit weights are dequantised one matrix at a time.

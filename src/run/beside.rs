@@ -107,6 +107,8 @@ pub struct Beside {
     pub trained_patterns: Option<Setting<Vec<String>>>,
     /// The trained layers are not the last ones, so that the backward goes through all.
     pub spread_layers: bool,
+    /// What is trained beside adapters is cast to their dtype.
+    pub trained_like_adapters: bool,
     /// What widens the interval.
     pub doubts: Vec<Doubt>,
 }

@@ -162,6 +162,8 @@ fn method(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         _ if quantised => Method::Qlora,
         _ => Method::Lora,
     });
+    // `init_adapter` casts whatever is trained to fp32.
+    run.beside.trained_like_adapters = true;
     match kind.value.as_str() {
         "full" => {}
         "freeze" => {

@@ -86,6 +86,7 @@ QV = {
     "mpt": "Wqkv",
     "dbrx": "Wqkv",
     "minicpm3": "q_b_proj+kv_b_proj",
+    "modernbert": "Wqkv",
     "gpt_neo": "q_proj+v_proj",
     "phi3": "qkv_proj",
     "gpt_neox": "query_key_value",

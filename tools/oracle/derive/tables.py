@@ -322,6 +322,12 @@ X["lfm2"] = {
     "w2": ("f", "d", "z"),
 }
 X["granitemoehybrid"] = {**attn(LD()), "input_linear": ("d", "2f", "y"), "output_linear": ("f", "d", "z")}
+X["modernbert"] = {
+    "Wqkv": ("d", "qkv", "x"),
+    "attn.Wo": ("d", "d", "o"),
+    "Wi": ("d", "2f", "y"),
+    "mlp.Wo": ("f", "d", "z"),
+}
 X["qwen3_5"] = dict(L(), q_proj=("d", "2q", "x"))
 MOE = {
     "llama4": attn(L()),
@@ -422,6 +428,7 @@ def QV(f):
         "kimi_linear": ["q_proj", "kv_b_proj"],
         "minicpm3": ["q_b_proj", "kv_b_proj"],
         "dbrx": ["Wqkv"],
+        "modernbert": ["Wqkv"],
         "gpt_bigcode": ["c_attn"],
         "distilbert": ["q_lin", "v_lin"],
     }
