@@ -26,6 +26,8 @@ pub(crate) struct LossContext {
     pub(crate) head_trained: bool,
     /// Logits are soft-capped (Gemma 2): the tanh's output is one more copy.
     pub(crate) capped: bool,
+    /// The fused loss is Liger's own.
+    pub(crate) liger: bool,
     /// The caller holds the logits until the step ends.
     pub(crate) keep_logits: bool,
     /// The loss is compiled.
@@ -93,8 +95,18 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
             of_the_decoder(sum);
         }
     }
-    memory.head_backward = Some(head);
+    let cast = cast_gradient(cx);
+    memory.head_backward = Some(if cast.value(symbols) > head.value(symbols) { cast } else { head });
     memory
+}
+
+/// After the products: the gradient of the head's 16-bit copy beside what it becomes in fp32.
+fn cast_gradient(cx: LossContext) -> Sum {
+    if !(cx.cast_head && cx.head_trained) {
+        return Sum::default();
+    }
+    let held = if cx.keep_logits { held_logit(cx.loss, cx.logit) } else { 0.0 };
+    Sum::term(6.0, HEAD_WEIGHT).plus(&Sum::term(2.0, HIDDEN)).plus(&Sum::term(held, LOGITS))
 }
 
 /// Bytes of a logit as the model returns it: transformers before 4.46 upcast before the loss.
@@ -299,8 +311,16 @@ fn fused(cx: LossContext, symbols: &Symbols) -> LossMemory {
     let head = Sum::term(if cx.head_trained { w } else { 0.0 }, HEAD_WEIGHT);
     let saved = Sum::term(w, HIDDEN).plus(&head).plus(&cast);
     let chunk = Sum::term(liger_chunk(symbols) * w, &[Symbol::Vocabulary]);
+    // Each chunk's part of the head's gradient is a matrix of its own before it is added; Liger adds
+    // it in place where hidden states and head have one dtype (0.8, `_can_use_mm_out`), and elsewhere
+    // holds the head's cast besides.
+    let part = match (cx.liger, cx.cast_head) {
+        (true, false) => Sum::default(),
+        (true, true) => head.clone().times(2.0),
+        (false, _) => head,
+    };
     LossMemory {
-        forward: saved.clone().plus(&chunk).plus(&head),
+        forward: saved.clone().plus(&chunk).plus(&part),
         saved,
         backward: Sum::default(),
         head_backward: None,

@@ -12,7 +12,7 @@ use super::parameters::{Inventory, ParameterCount, Place, patterns};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown};
+use crate::run::{Kernels, Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown};
 
 /// Trained parameters by where their gradients appear in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -390,6 +390,7 @@ fn loss_context(run: &TrainingRun, shape: &Shape<'_>, adapters: Option<&Adapters
         autocast: shape.precision.autocast(),
         head_trained: !frozen_head,
         capped: shape.architecture.family == Family::Gemma2,
+        liger: run.kernels.value == Kernels::Liger,
         keep_logits: run.keep_logits.value && !run.loss.value.without_logits(),
         compiled: run.compile.value,
         target: shape.architecture.encoder_layers > 0 || beside::answers_only(run),
