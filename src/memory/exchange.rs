@@ -156,6 +156,18 @@ fn stages(plan: &Plan<'_>, lines: &mut Lines) {
     }
 }
 
+/// Bytes of the buffers that PyTorch's stages once made for the activations and gradients of every
+/// micro-batch; those of 2.15 are made as they are received (`_RecvInfo.allocate_buffer`).
+pub(crate) fn receive_buffers(plan: &Plan<'_>) -> f64 {
+    let run = plan.run;
+    if run.model_code.value != ModelCode::Torchtitan || Degrees::of(run).pipeline < 2 {
+        return 0.0;
+    }
+    let tensor = if run.parallelism.sequence_parallel.value { Degrees::of(run).tensor as f64 } else { 1.0 };
+    let each = plan.shape.precision.residual() * plan.shape.get(N) * plan.shape.get(Symbol::Hidden) / tensor;
+    2.0 * run.gradient_accumulation_steps.value as f64 * each
+}
+
 /// Routed tokens that a rank may get beyond its share, as a part of it: an upper end and its reason.
 ///
 /// With a capacity that; else what was measured: the busiest expert of a model of 1B trained with an

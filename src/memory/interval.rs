@@ -191,6 +191,8 @@ fn activations(f: &Figures<'_>, push: Push<'_>) {
         ModelCode::GptNeox | ModelCode::LlmFoundry => 0.3,
     };
     push("modelling code that is not traced: transformers' figures stand in", code * saved, code * saved);
+    let early = exchange::receive_buffers(f.plan);
+    push("receive buffers of all micro-batches, which earlier releases of PyTorch made at once", 0.0, early);
     match exchange::imbalance(f.plan) {
         Some(share) => push("expert imbalance", 0.0, share * routed(f.plan)),
         None if f.plan.shape.architecture.moe.is_some() => {
