@@ -216,6 +216,7 @@ STATE = {
     "msgc": (("ms*mg*mc", 1),),
     "mxp": (("mr", 1), ("mn", 2)),
     "3vd": (("vd", 3),),
+    "rope": (("kvrr", 1), ("kvr", -1)),
 }
 # Values of state in a micro-batch, in fp32, at the traced dimensions.
 STATES = {860160: "B*mi*mn", 1720320: "B*mi*mn"}
