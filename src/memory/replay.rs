@@ -93,6 +93,8 @@ pub(super) struct Replay<'a> {
     pub(super) held: Option<Handle>,
     /// Gradients that a step's earlier micro-batches left.
     accumulated: Vec<Handle>,
+    /// autocast's 16-bit copies of weights, which go when the forward's context ends.
+    casts: Vec<Handle>,
 }
 
 /// A tensor's bytes at the longest length, and the power of the length that they grow with.
@@ -165,6 +167,7 @@ impl<'a> Replay<'a> {
             body: tensors(&plan.activations.body, plan),
             held: None,
             accumulated: Vec::new(),
+            casts: Vec::new(),
         }
     }
 
@@ -233,6 +236,7 @@ impl<'a> Replay<'a> {
         self.body = sizes;
         let kept = self.forward();
         let head = self.loss();
+        self.end_context();
         let gradients = self.backward(kept, head);
         self.give_all(body);
         let gradients = self.embedding(gradients);
@@ -260,6 +264,10 @@ impl<'a> Replay<'a> {
                 // Without grad a tensor goes when the next but one is there.
                 let mut window = std::collections::VecDeque::new();
                 for size in &saved {
+                    if size.power == 0 {
+                        self.casts.push(self.allocator.take(size.at(self.scale)));
+                        continue;
+                    }
                     window.push_back(self.allocator.take(size.at(self.scale)));
                     if window.len() > 5
                         && let Some(oldest) = window.pop_front()
@@ -273,6 +281,11 @@ impl<'a> Replay<'a> {
         }
         (self.saved, self.checkpoint, self.extra) = (saved, checkpoint, extra);
         kept
+    }
+
+    fn end_context(&mut self) {
+        let casts = std::mem::take(&mut self.casts);
+        self.give_all(casts);
     }
 
     fn logits(&self, bytes: f64) -> u64 {
@@ -354,6 +367,7 @@ impl<'a> Replay<'a> {
         let copy = self.allocator.take(self.logits(if shifted { kept } else { 0.0 }));
         let softmax = self.allocator.take(self.logits(kept));
         self.allocator.give(copy);
+        self.end_context();
         let returned = if upcast > 0.0 { float } else { logits };
         if self.plan.run.keep_logits.value && shifted {
             self.held = Some(returned);
@@ -380,6 +394,7 @@ impl<'a> Replay<'a> {
         let shifted = self.plan.run.loss.value == Loss::FullShiftedNoUpcast;
         let copy = self.allocator.take(if shifted { self.logits(w) } else { 0 });
         let softmax = self.allocator.take(self.logits(4.0));
+        self.end_context();
         if shifted {
             let output = self.allocator.take(self.logits(4.0));
             self.give_all(vec![logits, output]);
