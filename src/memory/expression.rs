@@ -150,7 +150,7 @@ const BLOCKS_AT_ONCE: f64 = 1728.0;
 fn reduction_buffer(columns: f64, rows: f64) -> f64 {
     let values = (rows / 4.0).ceil();
     let across = (columns / 128.0).ceil();
-    if values < 16.0 || across < 1.0 || across > BLOCKS_AT_ONCE {
+    if values < 16.0 || !(1.0..=BLOCKS_AT_ONCE).contains(&across) {
         return 0.0;
     }
     let down = (BLOCKS_AT_ONCE / across).ceil().min((values / 16.0).ceil()).max((values / 256.0).ceil());

@@ -316,7 +316,7 @@ fn fused(cx: LossContext, symbols: &Symbols) -> LossMemory {
     // holds the head's cast besides.
     let part = match (cx.liger, cx.cast_head) {
         (true, false) => Sum::default(),
-        (true, true) => head.clone().times(2.0),
+        (true, true) => head.times(2.0),
         (false, _) => head,
     };
     LossMemory {

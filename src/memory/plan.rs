@@ -128,7 +128,7 @@ impl<'a> Plan<'a> {
             Some(adapters) => saved_apart(&trained, adapters).and_then(|(rest, saved)| {
                 // A state has its parameter's dtype.
                 let of_saved = if state == adapters.weight { adapters.saved_weight } else { state };
-                Some(kept(&rest, stepped, state)?.plus(kept(&saved, adapters.saved_weight, of_saved)?))
+                Some(kept(&rest, stepped, state)?.plus(&kept(&saved, adapters.saved_weight, of_saved)?))
             }),
         }
         .ok_or_else(|| {

@@ -44,7 +44,7 @@ pub(crate) struct OptimizerMemory {
 
 impl OptimizerMemory {
     /// Of two groups of parameters that it steps one after the other.
-    pub(crate) fn plus(self, other: OptimizerMemory) -> OptimizerMemory {
+    pub(crate) fn plus(self, other: &OptimizerMemory) -> OptimizerMemory {
         OptimizerMemory {
             state: self.state + other.state,
             formula: format!("{} + {} (modules)", self.formula, other.formula),
