@@ -1,0 +1,199 @@
+//! PyTorch's FSDP 1 and 2, hybrid shards included.
+
+use super::{
+    BEFORE_LAYERS, SHARDED, adapters, deferred, layer_bytes, shard_of_weights, sharded_gradients,
+    sharded_optimizer,
+};
+use crate::memory::dtensor;
+use crate::memory::expression::Symbol;
+use crate::memory::fsdp_groups::{self, Groups};
+use crate::memory::ledger::{Component, Driver, Phase};
+use crate::memory::lines::{Lines, line};
+use crate::memory::parallel::Degrees;
+use crate::memory::plan::Plan;
+use crate::memory::rank::Rank;
+use crate::memory::timeline::STEP;
+use crate::run::{ModelCode, Offload};
+
+pub(super) const FSDP: &str = "PyTorch FSDP, traced";
+
+/// Parameters of one wrapped layer, and outside the layers.
+pub(super) fn wrapped(plan: &Plan<'_>) -> (f64, f64) {
+    let inventory = &plan.shape.inventory;
+    let root = inventory.language().saturating_sub(inventory.in_layers());
+    (inventory.largest_layer() as f64, root as f64 + inventory.extra() as f64)
+}
+
+pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lines: &mut Lines) {
+    let run = plan.run;
+    let (layer, root) = wrapped(plan);
+    let stored = run.weights.value.bytes() as f64;
+    let compute = stored.min(run.compute.value.bytes() as f64);
+    let reduce = if compute < stored {
+        run.parallelism.fsdp.as_ref().map_or(4.0, |f| f.reduce.value.bytes() as f64)
+    } else {
+        stored
+    };
+    let inventory = &plan.shape.inventory;
+    let embedding = inventory.embedding() as f64;
+    let apart = run.parallelism.ends_apart.value && plan.adapters.is_none() && !plan.groups.tied;
+    // CPU offload keeps the shards, their gradients and the step in the host's memory.
+    if run.parallelism.offload_parameters.value == Offload::None {
+        shard_of_weights(plan, stored, shards, FSDP, lines);
+        adapters(plan, shards, lines);
+        sharded_gradients(plan, shards, if apart { embedding } else { root }, lines);
+    }
+    sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
+    if parallel_stages(plan) {
+        let ends = if apart { embedding.max(root - embedding) } else { root };
+        over_micro_batches(plan, (compute, reduce), layer.max(ends), lines);
+        return;
+    }
+    if apart {
+        let head = (root - embedding).max(0.0);
+        let groups = Groups { compute, reduce, kept: !reshard, layer, embedding, head };
+        fsdp_groups::lines(plan, &groups, lines);
+        return;
+    }
+    // Quantised layers are gathered as they are stored.
+    let gathered_part = layer_bytes(plan, compute) / compute;
+    let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;
+    let layer = layer * gathered_part;
+    if reshard {
+        // torchtune's last layer has been given back when the head runs.
+        let (name, formula, gathered) = if run.model_code.value == ModelCode::Torchtune {
+            ("gathered weights: root group", "P_r", root)
+        } else {
+            ("gathered weights: root group and one layer", "P_r + P_l", root + layer)
+        };
+        let head = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward];
+        lines.product(
+            line(Component::Communication, name, head, SHARDED, FSDP),
+            &[("bytes", compute), (formula, gathered)],
+        );
+        lines.product(
+            line(
+                Component::Communication,
+                "gathered weights: root group and the last layer",
+                &[Phase::BackwardTop],
+                SHARDED,
+                FSDP,
+            ),
+            &[("bytes", compute), ("P_r + P_l", root + layer)],
+        );
+    } else {
+        lines.product(
+            line(
+                Component::Communication,
+                "gathered weights, kept until backward",
+                BEFORE_LAYERS,
+                SHARDED,
+                FSDP,
+            ),
+            &[("bytes", compute), ("P", all)],
+        );
+    }
+    let drivers = &[Driver::DataParallel, Driver::Model];
+    lines.product(
+        line(
+            Component::Communication,
+            "gathered weights: root group, a layer and the next",
+            &[Phase::BackwardBottom],
+            drivers,
+            FSDP,
+        ),
+        &[("bytes", compute), ("P_r + 2·P_l", root + 2.0 * layer)],
+    );
+    if plan.adapters.is_some() {
+        return;
+    }
+    let head = plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
+    lines.product(
+        line(
+            Component::Gradients,
+            "the head's gradient, not yet reduced",
+            &[Phase::BackwardTop, Phase::BackwardBottom],
+            drivers,
+            FSDP,
+        ),
+        &[("bytes", compute), ("V·d", head)],
+    );
+    lines.product(
+        line(
+            Component::Communication,
+            "a layer's gradients being reduced",
+            &[Phase::BackwardBottom],
+            drivers,
+            FSDP,
+        ),
+        &[("bytes", reduce), ("P_l", layer)],
+    );
+    lines.product(
+        line(
+            Component::Communication,
+            "the root group's gradients and their reduction",
+            &[Phase::BackwardEnd],
+            drivers,
+            FSDP,
+        ),
+        &[root_reduction(plan, compute, reduce, shards), ("P_r", root)],
+    );
+    if let Some(whole) = dtensor::while_reduced(plan, compute) {
+        // Gathered weights, the other gradients, the embedding's whole one and its rows.
+        let held = whole + compute * (2.0 * root - embedding);
+        let counted = root_reduction(plan, compute, reduce, shards).1 * root;
+        lines.worded(
+            line(
+                Component::Communication,
+                "the embedding's gradient, whole on each rank",
+                &[Phase::BackwardEnd],
+                &[Driver::Tensor, Driver::Model],
+                FSDP,
+            ),
+            "bytes·(V·d + 2·P_r) beyond the reduction",
+            (held - counted).max(0.0),
+        );
+    }
+}
+
+/// PyTorch's pipeline stages put off FSDP's reduction and give no weights back until the last micro-batch.
+fn parallel_stages(plan: &Plan<'_>) -> bool {
+    Degrees::of(plan.run).pipeline > 1 && plan.adapters.is_none() && deferred(plan).is_some()
+}
+
+/// Weights and gradients of a stage that works on several micro-batches.
+fn over_micro_batches(plan: &Plan<'_>, (compute, reduce): (f64, f64), group: f64, lines: &mut Lines) {
+    const STAGE: &str =
+        "PyTorch's PipelineStage.backward_maybe_with_nosync: no reshard, no reduction before the last";
+    let drivers = &[Driver::Pipeline, Driver::DataParallel, Driver::Model];
+    let all = plan.shape.inventory.total() as f64;
+    let phases: Vec<Phase> = STEP.iter().copied().filter(|p| *p != Phase::OptimizerStep).collect();
+    let name = "gathered weights, kept over all micro-batches";
+    lines.product(
+        line(Component::Communication, name, &phases, drivers, STAGE),
+        &[("bytes", compute), ("P", all)],
+    );
+    let name = "a group's gradients being reduced";
+    lines.product(
+        line(Component::Communication, name, &[Phase::BackwardEnd], drivers, STAGE),
+        &[("bytes", reduce), ("largest group", group)],
+    );
+}
+
+/// Bytes of a root parameter when its gradient is reduced. FSDP2 copies each gradient into the
+/// reduction's input. FSDP1 puts them together in a flat one while the weights are still gathered,
+/// then casts that, and the reduced shard comes beside it.
+fn root_reduction(plan: &Plan<'_>, compute: f64, reduce: f64, shards: f64) -> (&'static str, f64) {
+    let flat = plan.run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1);
+    let cast = if reduce == compute { 0.0 } else { reduce };
+    if flat {
+        let together = 3.0 * compute;
+        let waits = deferred(plan).is_some();
+        let reduced = if waits { 0.0 } else { compute + cast + reduce / shards };
+        return ("bytes of weight, gradients, flat gradient", together.max(reduced));
+    }
+    if deferred(plan).is_some() {
+        return ("bytes of its new gradient", compute);
+    }
+    ("(compute + reduce bytes)", compute + reduce)
+}
