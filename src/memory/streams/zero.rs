@@ -18,21 +18,28 @@ impl Streams<'_> {
         self.plan.groups.total
     }
 
-    /// Weights (flattened when all are trained) and masters.
-    pub(super) fn load_zero(&mut self) {
+    /// Every rank's weights, or its shard of each tensor: one flat buffer unless adapters leave the
+    /// tensors apart, and nothing where the host has them.
+    pub(super) fn take_weights(&mut self, shards: f64) {
+        if self.host.0 {
+            return;
+        }
         let sizes: Vec<u64> = [(&self.root, 1), (&self.layer, self.layers)]
             .into_iter()
             .flat_map(|(unit, count)| {
-                let sizes = unit.tensors.iter().map(|t| (t.0 * t.1) as u64).collect::<Vec<_>>();
-                (0..count).flat_map(move |_| sizes.clone())
+                (0..count).flat_map(move |_| unit.tensors.iter().map(move |t| (t.0 * t.1 / shards) as u64))
             })
             .collect();
-        if self.host.0 {
-        } else if self.plan.adapters.is_none() {
+        if self.plan.adapters.is_none() {
             self.main.allocator.take(sizes.iter().sum());
         } else {
             self.main.take_all(&sizes);
         }
+    }
+
+    /// Weights (flattened when all are trained) and masters.
+    pub(super) fn load_zero(&mut self) {
+        self.take_weights(1.0);
         if self.compute < 4.0 && !self.host.1 {
             let mine = self.trained() / self.shards;
             self.main.allocator.take((4.0 * mine) as u64);

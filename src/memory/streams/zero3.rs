@@ -137,18 +137,7 @@ impl Streams<'_> {
     /// Shards in one flat buffer, masters group by group, the bucket and the gradients' parts. A
     /// buffer for the first, empty step of the optimizer is given back.
     pub(super) fn load_zero3(&mut self) {
-        let units = [(&self.root, 1), (&self.layer, self.layers)];
-        let shard = |t: &(f64, f64)| (t.0 * t.1 / self.shards) as u64;
-        let sizes: Vec<u64> = units
-            .into_iter()
-            .flat_map(|(unit, count)| (0..count).flat_map(|_| unit.tensors.iter().map(shard)))
-            .collect();
-        if self.host.0 {
-        } else if self.plan.adapters.is_none() {
-            self.main.allocator.take(sizes.iter().sum());
-        } else {
-            self.main.take_all(&sizes);
-        }
+        self.take_weights(self.shards);
         let groups = self.groups();
         if self.compute < 4.0 && !self.host.1 {
             self.main.take_all(&groups.iter().map(|group| (4.0 * group) as u64).collect::<Vec<_>>());
