@@ -14,6 +14,7 @@ use llmlint::finding::Severity;
 use llmlint::fit::{Search, Suggestion};
 use llmlint::settings::BudgetTable;
 use llmlint::{fix, framework};
+use rayon::prelude::*;
 
 fn context(folder: &Path, budget: Option<String>) -> Context {
     let command_line = BudgetTable { gpus: Some(8), memory: budget, ..BudgetTable::default() };
@@ -119,15 +120,18 @@ fn texts(from: &Path, folder: &str) -> Vec<(String, String)> {
 
 #[test]
 fn every_offer_is_carried_out_as_promised() {
-    let mut frameworks: Vec<String> = Vec::new();
-    let mut wrong = Vec::new();
-    for (path, text) in texts(root(), "fixtures").iter().filter(|(path, _)| !path.contains("/rules/")) {
-        for share in [0.85, 0.5] {
-            if carried_out(root(), path, text, share, &mut wrong) > 0 {
-                frameworks.extend(path.split('/').nth(1).map(str::to_owned));
-            }
-        }
-    }
+    let fixtures = texts(root(), "fixtures");
+    let tried: Vec<(&str, usize, Vec<String>)> = fixtures
+        .par_iter()
+        .filter(|(path, _)| !path.contains("/rules/"))
+        .map(|(path, text)| {
+            let mut wrong = Vec::new();
+            let tried = [0.85, 0.5].map(|share| carried_out(root(), path, text, share, &mut wrong));
+            (path.split('/').nth(1).unwrap_or_default(), tried.iter().sum(), wrong)
+        })
+        .collect();
+    let mut frameworks: Vec<&str> = tried.iter().filter(|(_, n, _)| *n > 0).map(|(name, ..)| *name).collect();
+    let wrong: Vec<String> = tried.iter().flat_map(|(.., wrong)| wrong.clone()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     frameworks.dedup();
     assert_eq!(

@@ -41,9 +41,9 @@ pub(crate) fn lines(plan: &Plan<'_>, g: &Groups, lines: &mut Lines) {
     };
     push(name, before, &[("bytes", g.compute), (formula, gathered)]);
     let (top, bottom) = if g.kept {
-        (("P − P_h", all - g.head), ("P_l + P_e", g.layer + g.embedding))
+        (("(P − P_h)", all - g.head), ("(P_l + P_e)", g.layer + g.embedding))
     } else {
-        (("2·P_l", 2.0 * g.layer), ("P_l + P_e", g.layer + g.embedding))
+        (("2·P_l", 2.0 * g.layer), ("(P_l + P_e)", g.layer + g.embedding))
     };
     push("gathered weights: a layer and the next", &[Phase::BackwardTop], &[("bytes", g.compute), top]);
     push(
