@@ -4,15 +4,19 @@
 //! stages. Tensor parallelism's gathered inputs are in the layers' sums.
 
 use super::expression::{Sum, Symbol};
-use super::ledger::{Component, Driver, Phase};
+use super::ledger::{Component, Driver};
 use super::lines::{Lines, line};
 use super::parallel::Degrees;
 use super::plan::Plan;
-use super::timeline::STEP;
-use crate::run::{ContextExchange, ModelCode};
+use super::timeline::{BEFORE_STEP, LAYER_BACKWARD};
+use crate::run::{ContextExchange, ModelCode, TrainingRun};
 
 const N: Symbol = Symbol::Tokens;
-const LAYER_BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom];
+
+/// Tensor-parallel ranks that a micro-batch's tokens are divided over between the layers.
+fn token_shares(run: &TrainingRun) -> f64 {
+    if run.parallelism.sequence_parallel.value { Degrees::of(run).tensor as f64 } else { 1.0 }
+}
 
 /// The lines of one rank.
 pub(crate) fn lines(plan: &Plan<'_>, lines: &mut Lines) {
@@ -98,11 +102,6 @@ fn context(plan: &Plan<'_>, ranks: f64, lines: &mut Lines) {
 
 /// Tokens sent to their experts' ranks and received from others: twice the routed tokens, on average.
 fn experts(plan: &Plan<'_>, lines: &mut Lines) {
-    let split = if plan.run.parallelism.sequence_parallel.value {
-        1.0 / Degrees::of(plan.run).tensor as f64
-    } else {
-        1.0
-    };
     lines.sum(
         line(
             Component::Communication,
@@ -113,7 +112,7 @@ fn experts(plan: &Plan<'_>, lines: &mut Lines) {
              torchtitan's ExpertParallel",
         ),
         None,
-        &Sum::term(4.0 * split, &[N, Symbol::TopK, Symbol::Hidden]),
+        &Sum::term(4.0 / token_shares(plan.run), &[N, Symbol::TopK, Symbol::Hidden]),
         &plan.shape.symbols,
     );
 }
@@ -125,17 +124,14 @@ fn stages(plan: &Plan<'_>, lines: &mut Lines) {
     if run.model_code.value != ModelCode::Torchtitan {
         return;
     }
-    let tensor = Degrees::of(run).tensor as f64;
-    let split = if run.parallelism.sequence_parallel.value { 1.0 / tensor } else { 1.0 };
     let element = plan.shape.precision.residual();
     let drivers = &[Driver::Pipeline, Driver::MicroBatchSize, Driver::SequenceLength];
-    let until_step: Vec<Phase> = STEP.iter().copied().filter(|p| *p != Phase::OptimizerStep).collect();
     if plan.slice.sends {
         let name = "outputs that go to the next stage, kept for their backward";
         lines.sum(
-            line(Component::Activations, name, &until_step, drivers, "PyTorch's PipelineStage.fwd_cache"),
+            line(Component::Activations, name, BEFORE_STEP, drivers, "PyTorch's PipelineStage.fwd_cache"),
             Some(("micro-batches", plan.slice.in_flight)),
-            &Sum::term(element * split, &[N, Symbol::Hidden]),
+            &Sum::term(element / token_shares(run), &[N, Symbol::Hidden]),
             &plan.shape.symbols,
         );
     }
@@ -145,7 +141,7 @@ fn stages(plan: &Plan<'_>, lines: &mut Lines) {
             line(
                 Component::Logits,
                 "logits of the other micro-batches, kept by the last stage",
-                &until_step,
+                BEFORE_STEP,
                 drivers,
                 "PyTorch's PipelineStage.output_chunks, before return_outputs could be off",
             ),
@@ -163,8 +159,8 @@ pub(crate) fn receive_buffers(plan: &Plan<'_>) -> f64 {
     if run.model_code.value != ModelCode::Torchtitan || Degrees::of(run).pipeline < 2 {
         return 0.0;
     }
-    let tensor = if run.parallelism.sequence_parallel.value { Degrees::of(run).tensor as f64 } else { 1.0 };
-    let each = plan.shape.precision.residual() * plan.shape.get(N) * plan.shape.get(Symbol::Hidden) / tensor;
+    let each = plan.shape.precision.residual() * plan.shape.get(N) * plan.shape.get(Symbol::Hidden)
+        / token_shares(run);
     2.0 * run.gradient_accumulation_steps.value as f64 * each
 }
 

@@ -5,18 +5,16 @@
 //! `runtime/comm/coalesced_collectives.py`, `runtime/swap_tensor/`. `round_robin_gradients` changes an
 //! order and no size; MiCS gathers in the buffer that ZeRO-3 has.
 
-use super::data_parallel::Strategy;
+use super::data_parallel::{Strategy, zero_weight};
 use super::estimate::{GPUS_PER_HOST, base_bytes};
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
 use super::plan::Plan;
 use super::rank::Rank;
+use super::timeline::WITH_LAYERS;
 use crate::run::{Offload, ZeroBuffers};
 
 const DRIVERS: &[Driver] = &[Driver::ZeroBuffers, Driver::DataParallel];
-const GATHERED: &[Phase] =
-    &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop, Phase::BackwardBottom];
-
 /// The lines of stage 3; a weight has `w` bytes.
 pub(crate) fn stage3(plan: &Plan<'_>, w: f64, lines: &mut Lines) {
     let Some(zero) = &plan.run.parallelism.zero else { return };
@@ -41,7 +39,7 @@ pub(crate) fn stage3(plan: &Plan<'_>, w: f64, lines: &mut Lines) {
             line(
                 Component::Communication,
                 "weights gathered in 8 bits, before they are made whole (ZeRO++)",
-                GATHERED,
+                WITH_LAYERS,
                 DRIVERS,
                 "DeepSpeed's _all_gather_coalesced: an int8 buffer of what is fetched at once",
             ),
@@ -88,7 +86,7 @@ pub(crate) fn host(plan: &Plan<'_>, rank: &Rank) -> f64 {
     let parallelism = &plan.run.parallelism;
     let (states, weights) = (parallelism.offload_optimizer.value, parallelism.offload_parameters.value);
     let trained = plan.groups.total;
-    let w = (plan.run.weights.value.bytes() as f64).min(plan.run.compute.value.bytes() as f64);
+    let w = zero_weight(plan);
     let (stage, shards) = match rank.strategy {
         Strategy::Zero { stage, shards } => (stage, shards),
         Strategy::Single | Strategy::Ddp => (0, 1.0),

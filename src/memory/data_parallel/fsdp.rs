@@ -1,8 +1,7 @@
 //! PyTorch's FSDP 1 and 2, hybrid shards included.
 
 use super::{
-    BEFORE_LAYERS, SHARDED, adapters, deferred, layer_bytes, shard_of_weights, sharded_gradients,
-    sharded_optimizer,
+    SHARDED, adapters, deferred, layer_bytes, shard_of_weights, sharded_gradients, sharded_optimizer,
 };
 use crate::memory::dtensor;
 use crate::memory::expression::Symbol;
@@ -12,7 +11,7 @@ use crate::memory::lines::{Lines, line};
 use crate::memory::parallel::Degrees;
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
-use crate::memory::timeline::STEP;
+use crate::memory::timeline::{BEFORE_STEP, SAVED};
 use crate::run::{ModelCode, Offload};
 
 pub(super) const FSDP: &str = "PyTorch FSDP, traced";
@@ -83,13 +82,7 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
         );
     } else {
         lines.product(
-            line(
-                Component::Communication,
-                "gathered weights, kept until backward",
-                BEFORE_LAYERS,
-                SHARDED,
-                FSDP,
-            ),
+            line(Component::Communication, "gathered weights, kept until backward", SAVED, SHARDED, FSDP),
             &[("bytes", compute), ("P", all)],
         );
     }
@@ -167,10 +160,9 @@ fn over_micro_batches(plan: &Plan<'_>, (compute, reduce): (f64, f64), group: f64
         "PyTorch's PipelineStage.backward_maybe_with_nosync: no reshard, no reduction before the last";
     let drivers = &[Driver::Pipeline, Driver::DataParallel, Driver::Model];
     let all = plan.shape.inventory.total() as f64;
-    let phases: Vec<Phase> = STEP.iter().copied().filter(|p| *p != Phase::OptimizerStep).collect();
     let name = "gathered weights, kept over all micro-batches";
     lines.product(
-        line(Component::Communication, name, &phases, drivers, STAGE),
+        line(Component::Communication, name, BEFORE_STEP, drivers, STAGE),
         &[("bytes", compute), ("P", all)],
     );
     let name = "a group's gradients being reduced";

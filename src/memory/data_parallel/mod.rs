@@ -13,10 +13,11 @@ use super::parallel::Degrees;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::states::{OptimizerMemory, quantized_bytes};
-use super::timeline::{self, STEP};
+use super::timeline::{self, AFTER_LOAD, BEFORE_STEP, STEP};
 use crate::run::{DataParallel, ModelCode, Parallelism, TrainingRun};
 use fsdp::{FSDP, fsdp};
 use megatron::megatron;
+pub(crate) use zero::zero_weight;
 use zero::{zero3, zero12};
 
 /// How states are spread over data-parallel ranks.
@@ -80,8 +81,6 @@ fn shards(parallel: &Parallelism, ranks: u64) -> f64 {
 }
 
 const SHARDED: &[Driver] = &[Driver::Gpus, Driver::DataParallel, Driver::Model];
-
-const BEFORE_LAYERS: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop];
 
 /// Writes the lines of weights, gradients, optimizer and buffers.
 pub(crate) fn states(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
@@ -193,12 +192,11 @@ fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines)
     let g = plan.gradient;
     let total = plan.groups.total + plan.spread_experts;
     if let Some(each) = deferred(plan) {
-        let live = [BEFORE_LAYERS, &[Phase::BackwardBottom, Phase::BackwardEnd]].concat();
         lines.product(
             line(
                 Component::Gradients,
                 "whole gradients of earlier micro-batches, reduced with the last",
-                &live,
+                BEFORE_STEP,
                 &[Driver::GradientAccumulation, Driver::DataParallel, Driver::Model],
                 "no_sync: the unsharded gradient stays, in the compute dtype (FSDP1) or the reduction's (FSDP2); traced",
             ),
@@ -236,21 +234,23 @@ fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines)
     );
 }
 
+fn states_shard(memory: &OptimizerMemory, bytes: f64, lines: &mut Lines) {
+    let drivers = &[Driver::Gpus, Driver::DataParallel, Driver::Optimizer];
+    lines.worded(
+        line(Component::Optimizer, "shard of the optimizer states", AFTER_LOAD, drivers, memory.source),
+        &format!("({})/W", memory.formula),
+        bytes,
+    );
+}
+
 /// An optimizer's states and its step's temporaries, each rank its share.
 fn sharded_optimizer(plan: &Plan<'_>, rank: &Rank, shards: f64, memory: &OptimizerMemory, lines: &mut Lines) {
     if rank.optimizer_on_host {
         return;
     }
-    let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
-    let drivers = &[Driver::Gpus, Driver::DataParallel, Driver::Optimizer];
-    let formula = format!("({})/W", memory.formula);
     // States of experts are spread already.
     let spread = 1.0 + plan.spread_experts / plan.trained.parameters.max(1.0);
-    lines.worded(
-        line(Component::Optimizer, "shard of the optimizer states", &kept, drivers, memory.source),
-        &formula,
-        memory.state * spread / shards,
-    );
+    states_shard(memory, memory.state * spread / shards, lines);
     let whole_list = memory.step > 0.5 * plan.trained.parameters;
     let step = if whole_list { memory.step * spread / shards } else { memory.step };
     lines.worded(

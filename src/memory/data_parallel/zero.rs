@@ -1,13 +1,13 @@
 //! DeepSpeed's ZeRO, stages 1 to 3.
 
-use super::{SHARDED, adapters, layer_bytes, shard_of_weights, sharded_optimizer};
+use super::{SHARDED, adapters, layer_bytes, shard_of_weights, sharded_optimizer, states_shard};
 use crate::memory::expression::Symbol;
 use crate::memory::ledger::{Component, Driver, Phase, PhaseSet};
 use crate::memory::lines::{Line, Lines, line};
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
 use crate::memory::states::{self, OptimizerMemory, quantized_bytes};
-use crate::memory::timeline::{self, STEP};
+use crate::memory::timeline::{self, STEP, WITH_LAYERS};
 use crate::memory::zero_options;
 use crate::run::{Offload, Optimizer, ZeroBuffers};
 
@@ -23,7 +23,7 @@ fn zero_optimizer(plan: &Plan<'_>) -> OptimizerMemory {
 }
 
 /// Bytes of a model weight under DeepSpeed: the compute dtype.
-fn zero_weight(plan: &Plan<'_>) -> f64 {
+pub(crate) fn zero_weight(plan: &Plan<'_>) -> f64 {
     (plan.run.weights.value.bytes() as f64).min(plan.run.compute.value.bytes() as f64)
 }
 
@@ -164,11 +164,10 @@ pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines
     adapters(plan, shards, lines);
     masters(plan, rank, shards, lines);
     let (bucket, _, live) = buffers(plan);
-    let every: Vec<Phase> = STEP.to_vec();
     // `grad_partitions_flat_buffer` is where the optimizer is.
     if !rank.optimizer_on_host {
         lines.product(
-            line(Component::Gradients, "shard of the gradients", &every, SHARDED, ZERO),
+            line(Component::Gradients, "shard of the gradients", STEP, SHARDED, ZERO),
             &[("bytes", w), ("P_trained/W", total / shards)],
         );
     }
@@ -176,7 +175,7 @@ pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines
         line(
             Component::Communication,
             "reduction bucket",
-            &every,
+            STEP,
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
@@ -184,13 +183,11 @@ pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines
     );
     let stays = plan.run.parallelism.zero.as_ref().map_or(0.0, |z| zero_options::persistent(plan, z));
     zero_options::stage3(plan, w, lines);
-    let gathered: &[Phase] =
-        &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop, Phase::BackwardBottom];
     lines.product(
         line(
             Component::Communication,
             "gathered weights",
-            gathered,
+            WITH_LAYERS,
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
@@ -223,18 +220,7 @@ fn zero3_step(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
         return;
     }
     let memory = zero_optimizer(plan);
-    let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
-    lines.worded(
-        line(
-            Component::Optimizer,
-            "shard of the optimizer states",
-            &kept,
-            &[Driver::Gpus, Driver::DataParallel, Driver::Optimizer],
-            memory.source,
-        ),
-        &format!("({})/W", memory.formula),
-        memory.state / shards,
-    );
+    states_shard(&memory, memory.state / shards, lines);
     let group = plan.run.parallelism.zero.as_ref().map_or(1e9, |z| z.sub_group.value as f64);
     let each = if matches!(plan.run.optimizer.value, Optimizer::Adam | Optimizer::Adamw) { 8.0 } else { 4.0 };
     lines.product(

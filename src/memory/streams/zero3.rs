@@ -25,6 +25,8 @@ enum Place {
 pub(super) struct Coordinator {
     /// Elements and bytes an element.
     tensors: Vec<(f64, f64)>,
+    /// Tensors that one layer fetches.
+    a_layer: usize,
     /// Tensors in the order of a step's uses.
     order: Vec<usize>,
     /// The use that comes next, and the first that was not yet considered for fetching ahead.
@@ -79,6 +81,7 @@ impl Coordinator {
             places: vec![Place::Away; tensors.len()],
             fetched_for: vec![0; tensors.len()],
             tensors,
+            a_layer: layers.first().map_or(0, Vec::len),
             order,
             now: 0,
             ahead: 0,
@@ -181,12 +184,7 @@ impl Streams<'_> {
 
     pub(super) fn step_zero3(&mut self, coordinator: &mut Coordinator, first: bool) {
         let body = self.main.take_scaled(&self.main.body.clone());
-        let fetched = coordinator.order.iter().filter(|index| **index != 0).count();
-        let each = self.layer.tensors.iter().filter(|t| {
-            let zero = self.plan.run.parallelism.zero.as_ref();
-            t.0 > zero.map_or(1e5, |z| z.persistence_threshold.value as f64)
-        });
-        let each = each.count().min(fetched);
+        let each = coordinator.a_layer;
         self.used(coordinator, 1);
         let mut kept = Vec::new();
         for _ in 0..self.layers {

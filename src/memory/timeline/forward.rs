@@ -1,6 +1,6 @@
 //! What the forward pass leaves: saved activations, logits, casts; and evaluation's forward.
 
-use super::{SAVED, STEP, UNTIL_HEAD_BACKWARD};
+use super::{BEFORE_STEP, SAVED, UNTIL_HEAD_BACKWARD};
 use crate::memory::activations::split_layers;
 use crate::memory::adapters::Adapters;
 use crate::memory::data_parallel::Strategy;
@@ -102,12 +102,11 @@ fn in_flight(plan: &Plan<'_>, checkpointed: f64, whole: f64, lines: &mut Lines) 
     if plan.slice.last {
         each = each.plus(&a.body);
     }
-    let phases: Vec<Phase> = STEP.iter().copied().filter(|p| *p != Phase::OptimizerStep).collect();
     lines.sum(
         line(
             Component::Activations,
             "activations of the other micro-batches in flight",
-            &phases,
+            BEFORE_STEP,
             &[Driver::Pipeline, Driver::MicroBatchSize, Driver::SequenceLength, Driver::Checkpointing],
             "the pipeline's schedule: forwards that start before this stage's first backward",
         ),

@@ -30,25 +30,36 @@ pub(crate) use gradients::gradients;
 use weights::{inputs, reference};
 pub(crate) use weights::{optimizer, weights};
 
+/// All but the loading: what the first step leaves is there in an evaluation too.
+pub(crate) const AFTER_LOAD: &[Phase] = match Phase::ALL.split_first() {
+    Some((_, after)) => after,
+    None => &[],
+};
+
 /// From the first forward to the optimizer's step.
-pub(crate) const STEP: &[Phase] = &[
-    Phase::ForwardEnd,
-    Phase::Loss,
-    Phase::HeadBackward,
-    Phase::BackwardTop,
-    Phase::BackwardBottom,
-    Phase::BackwardEnd,
-    Phase::OptimizerStep,
-];
+pub(crate) const STEP: &[Phase] = all_but_last(AFTER_LOAD);
+
+/// From the first forward to the end of the backward.
+pub(crate) const BEFORE_STEP: &[Phase] = all_but_last(STEP);
+
+/// While layers go forward and backward.
+pub(crate) const WITH_LAYERS: &[Phase] = all_but_last(BEFORE_STEP);
+
+const fn all_but_last(phases: &'static [Phase]) -> &'static [Phase] {
+    match phases.split_last() {
+        Some((_, before)) => before,
+        None => phases,
+    }
+}
 
 /// While the layers' activations are all there.
-const SAVED: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward, Phase::BackwardTop];
+pub(crate) const SAVED: &[Phase] = all_but_last(WITH_LAYERS);
 
 /// … before the last norm's backward.
-const UNTIL_HEAD_BACKWARD: &[Phase] = &[Phase::ForwardEnd, Phase::Loss, Phase::HeadBackward];
+const UNTIL_HEAD_BACKWARD: &[Phase] = all_but_last(SAVED);
 
 /// While a layer goes backward.
-const LAYER_BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom];
+pub(crate) const LAYER_BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom];
 
 const BACKWARD: &[Phase] = &[Phase::BackwardTop, Phase::BackwardBottom, Phase::BackwardEnd];
 

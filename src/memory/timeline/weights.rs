@@ -1,6 +1,6 @@
 //! What lies there all step long: weights and their copies, optimizer states, inputs, a reference model.
 
-use super::{BACKWARD, STEP};
+use super::{AFTER_LOAD, BACKWARD, STEP};
 use crate::catalog::Family;
 use crate::memory::beside;
 use crate::memory::expression::{Sum, Symbol};
@@ -147,14 +147,13 @@ fn upcast_ends(plan: &Plan<'_>, stored: f64, lines: &mut Lines) {
     let ends = (inventory.embedding() + head + inventory.norms()) as f64;
     let source = "Axolotl's loaders/model.py casts embedding, head and norms to fp32; a gradient and a \
                   moment have their parameter's dtype";
-    let whole: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
     let with_step: Vec<Phase> = BACKWARD.iter().copied().chain([Phase::OptimizerStep]).collect();
     let drivers = &[Driver::Weights, Driver::Attention];
     let more = 4.0 - stored;
     for (component, name, phases, count) in [
         (Component::Weights, "embedding, head and norms in fp32", &Phase::ALL[..], 1.0),
         (Component::Gradients, "their gradients in fp32", &with_step[..], 1.0),
-        (Component::Optimizer, "their moments in fp32", &whole[..], 2.0),
+        (Component::Optimizer, "their moments in fp32", AFTER_LOAD, 2.0),
     ] {
         lines.product(
             line(component, name, phases, drivers, source),
@@ -166,11 +165,10 @@ fn upcast_ends(plan: &Plan<'_>, stored: f64, lines: &mut Lines) {
 /// States from the first step on, and the step's temporaries.
 pub(crate) fn optimizer(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let memory = &plan.optimizer;
-    let kept: Vec<Phase> = STEP.iter().copied().chain([Phase::Evaluation]).collect();
     if !rank.optimizer_on_host {
         let drivers = &[Driver::Optimizer, Driver::Method];
         lines.worded(
-            line(Component::Optimizer, "optimizer states", &kept, drivers, memory.source),
+            line(Component::Optimizer, "optimizer states", AFTER_LOAD, drivers, memory.source),
             &memory.formula,
             memory.state,
         );
