@@ -184,7 +184,7 @@ pub struct SettingsFile {
     /// Framework versions in use: trl = "0.19". Newest known otherwise.
     pub frameworks: BTreeMap<String, String>,
     /// Models the catalogue does not know, by the name configs use: dimensions as in a
-    /// config.json, or `config = "path/to/config.json"`.
+    /// config.json, or `config = "path/to/config.json"`; `parameters = 5.37e9` alone gives a floor.
     pub models: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
     /// Levels by rule: unknown-key = "off".
     pub rules: BTreeMap<String, Level>,

@@ -5,6 +5,10 @@
 mod common;
 
 use common::{llmlint, root};
+use llmlint::check::{Context, check_bytes};
+use llmlint::document::Syntax;
+use llmlint::memory::{self, parameters::Inventory};
+use llmlint::run::{DataParallel, Setting};
 use serde_json::Value;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -163,4 +167,73 @@ fn stages_differ_by_schedule_and_by_what_the_ends_count_for() {
     assert!(ranks(&all)[3] > ranks(&plain)[3], "every micro-batch is in flight");
     let folded = run(", schedule: zero-bubble-v");
     assert!(ranks(&folded)[0] > ranks(&folded)[3], "embedding and head are on the first rank");
+}
+
+/// What is certain of a run's states is never more than what is estimated for all of it.
+#[test]
+fn the_floor_lies_below_every_estimate() {
+    let context = Context { working_directory: root().into(), ..Context::default() };
+    let mut compared = 0;
+    for folder in ["fixtures/native", "fixtures/axolotl", "fixtures/llama-factory", "fixtures/torchtitan"] {
+        for entry in std::fs::read_dir(root().join(folder)).expect("a folder").flatten() {
+            let shown = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            let Some(syntax) = Syntax::of_path(&shown) else { continue };
+            let bytes = std::fs::read(entry.path()).expect("a file");
+            let Some(file) = check_bytes(&shown, bytes, syntax, true, &context) else { continue };
+            let (Some(mut run), Some(architecture)) = (file.run, file.architecture) else { continue };
+            let all = Inventory::of(&architecture).expect("its tensors");
+            for stage in STAGES {
+                run.parallelism.data_parallel.value = stage;
+                run.parallelism.gpus = Some(Setting::assumed(8, "a test"));
+                let Ok(estimate) = memory::estimate(&run, &architecture) else { continue };
+                let floor = memory::floor(&run, all.total(), all.language()).expect("a floor");
+                let (least, most) = (floor.total(), estimate.allocated);
+                assert!(least <= most, "{shown}, {stage:?}: {least} over {most}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 100, "{compared} compared");
+}
+
+const STAGES: [DataParallel; 6] = [
+    DataParallel::None,
+    DataParallel::Ddp,
+    DataParallel::Fsdp,
+    DataParallel::Zero1,
+    DataParallel::Zero2,
+    DataParallel::Zero3,
+];
+
+#[test]
+fn a_number_of_parameters_alone_gives_a_floor_and_no_estimate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = |model: &str, training: &str, parallelism: &str| -> Value {
+        let path = folder.path().join("run.yaml");
+        let text = format!(
+            "llmlint: 1\nmodel: {model}\ntraining: {{ {training} }}\nparallelism: {{ {parallelism} }}\n\
+             budget: {{ gpu: A100-80GB-SXM4 }}\n"
+        );
+        std::fs::write(&path, text).expect("written");
+        let ran = llmlint(folder.path(), &["explain", "--format", "json", "run.yaml"]);
+        serde_json::from_str::<Value>(&ran.stdout).expect("JSON")["files"][0].clone()
+    };
+    let per_parameter = |file: &Value| file["floor"]["bytes"].as_f64().expect("a floor") / 5e9;
+    let known = "{ parameters: 5e9 }";
+    let single = of(known, "weights: bf16", "gpus: 1");
+    assert_eq!((per_parameter(&single), &single["verdict"]), (8.0, &"unknown".into()));
+    assert!(single["estimate"].is_null());
+    let wide = of(known, "weights: fp32", "gpus: 4");
+    assert_eq!((per_parameter(&wide), &wide["verdict"]), (16.0, &"unknown".into()));
+    // 2 of weights; 2 of gradients, 4 of masters and 8 of moments among the ranks.
+    let zero = of(known, "weights: bf16", "gpus: 4, data_parallel: zero2");
+    assert_eq!(per_parameter(&zero), 2.0 + 14.0 / 4.0);
+    let offloaded = of(known, "weights: bf16", "gpus: 4, data_parallel: zero2, offload: { optimizer: cpu }");
+    assert_eq!(per_parameter(&offloaded), 2.0);
+    // Of adapters nothing is known but that they are small.
+    let adapted = of(known, "method: qlora", "gpus: 1");
+    assert_eq!(per_parameter(&adapted), 0.5625);
+    // A name that is found nowhere, with its size beside it.
+    let named = of("{ id: our-lab/base-6b, parameters: 6e9 }", "weights: fp32", "gpus: 1");
+    assert_eq!(named["verdict"], "exceeds", "{named}");
 }

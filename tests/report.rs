@@ -454,6 +454,7 @@ fn memory_rule(name: &str, file: &FileReport) -> Vec<Finding> {
         model: None,
         mistakes: &[],
         estimate: file.estimate.as_ref(),
+        floor: file.floor.as_ref(),
         unknown: &file.unknown,
         budget: file.budget.as_ref(),
         verdict: file.verdict,

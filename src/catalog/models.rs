@@ -65,6 +65,14 @@ pub struct NotFound {
     pub why: String,
     /// Names that are near.
     pub near: Vec<String>,
+    /// The number of its parameters, where that is declared.
+    pub parameters: Option<u64>,
+}
+
+impl NotFound {
+    fn because(why: String) -> NotFound {
+        NotFound { why, near: Vec::new(), parameters: None }
+    }
 }
 
 /// One architecture of the catalogue, with the ids that have it.
@@ -173,9 +181,10 @@ pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> 
         let Some(Value::String(path)) = declared.get("config") else {
             return read(declared, replaced, Provenance::Declared);
         };
-        let config = local(path, lookup).ok_or_else(|| NotFound {
-            why: format!("llmlint.toml names `{path}` for `{name}`, which is no readable config.json inside the repository"),
-            near: Vec::new(),
+        let config = local(path, lookup).ok_or_else(|| {
+            NotFound::because(format!(
+                "llmlint.toml names `{path}` for `{name}`, which is no readable config.json inside the repository"
+            ))
         })?;
         return read(&config.1, replaced, Provenance::Declared);
     }
@@ -201,13 +210,16 @@ pub fn resolve(model: &ModelRef, lookup: &Lookup) -> Result<Resolved, NotFound> 
     }
     match named {
         Some(named) => from_catalogue(&named, name.starts_with("litgpt:"), replaced),
-        None => Err(not_found(name, matches!(model, ModelRef::Path(_)), asked)),
+        None => {
+            let not_found = not_found(name, matches!(model, ModelRef::Path(_)), asked);
+            Err(NotFound { parameters: number_alone(replaced), ..not_found })
+        }
     }
 }
 
 fn from_catalogue(named: &Named, litgpt: bool, replaced: &Map<String, Value>) -> Result<Resolved, NotFound> {
     let found = named.model;
-    let mut config = found.config().map_err(|why| NotFound { why, near: Vec::new() })?;
+    let mut config = found.config().map_err(NotFound::because)?;
     if let Some(stored) = &named.stored {
         config.insert("quantization_config".into(), stored.clone());
     }
@@ -233,7 +245,23 @@ fn read(
     };
     Architecture::from_config(config)
         .map(|architecture| Resolved { architecture, provenance, stand_in: None, taken_for: None })
-        .map_err(|why| NotFound { why, near: Vec::new() })
+        .map_err(|why| match number_alone(config) {
+            Some(parameters) => {
+                NotFound { parameters: Some(parameters), ..NotFound::because(BY_NUMBER.into()) }
+            }
+            None => NotFound::because(why),
+        })
+}
+
+/// Why a model that is known by its number of parameters has no estimate.
+const BY_NUMBER: &str = "only the number of its parameters is declared, which gives a floor of the memory and no \
+                         estimate; declare its dimensions, or its `config.json` with `config`";
+
+/// The declared number of parameters, where no dimension is beside it.
+fn number_alone(config: &Map<String, Value>) -> Option<u64> {
+    let number = config.get("parameters").filter(|_| config.len() == 1)?.as_f64()?;
+    // Up to here it is exact.
+    (number >= 1.0 && number <= (1u64 << 53) as f64).then_some(number as u64)
 }
 
 fn not_found(name: &str, path: bool, asked: Option<String>) -> NotFound {
@@ -242,7 +270,7 @@ fn not_found(name: &str, path: bool, asked: Option<String>) -> NotFound {
             "`{name}` is filled in elsewhere; say what it stands for in llmlint.toml under `[models.\"{name}\"]`, by \
              its dimensions or its `config.json` (`config = \"path\"`)"
         );
-        return NotFound { why, near: Vec::new() };
+        return NotFound::because(why);
     }
     let looks_local = path || name.starts_with(['/', '.', '~', '$']) || name.matches('/').count() > 1;
     let declare = "declare its dimensions in llmlint.toml under `[models.\"…\"]`, or there name its `config.json` \
@@ -255,7 +283,7 @@ fn not_found(name: &str, path: bool, asked: Option<String>) -> NotFound {
             "it is not in the catalogue, nor in a local directory or the Hugging Face cache{asked}; {declare}"
         )
     };
-    NotFound { why, near: if looks_local { Vec::new() } else { near(name) } }
+    NotFound { near: if looks_local { Vec::new() } else { near(name) }, ..NotFound::because(why) }
 }
 
 /// Catalogue ids that are spelled nearly like `name`, nearest first.

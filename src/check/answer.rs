@@ -1,9 +1,9 @@
 //! From a lowered run and its model to an estimate, or to what is missing for one.
 
 use crate::catalog::Architecture;
-use crate::catalog::models::{self, Lookup};
+use crate::catalog::models::{self, Lookup, NotFound, Resolved};
 use crate::memory::parameters::Inventory;
-use crate::memory::{Cause, Estimate, Interval, estimate};
+use crate::memory::{Cause, Estimate, Floor, Interval, estimate, floor};
 use crate::run::{
     DataParallel, Generator, Method, Quantization, SEQUENCE_LENGTH, Setting, TrainingRun, Unknown,
 };
@@ -107,6 +107,28 @@ pub(super) fn answer(
         }
         Err(missing) => *unknown = missing,
     }
+}
+
+/// What leaves a run's states certain while it is unknown.
+const STATES_KNOWN: [&str; 3] = ["model", SEQUENCE_LENGTH, "gpus"];
+
+/// The floor of a run that has no estimate, where what is missing is no matter of its states.
+pub(super) fn at_least(
+    run: &TrainingRun,
+    found: &Result<Resolved, NotFound>,
+    unknown: &[Unknown],
+) -> Option<Floor> {
+    if unknown.iter().any(|u| !STATES_KNOWN.contains(&u.what.as_str())) {
+        return None;
+    }
+    let (parameters, language) = match found {
+        Ok(resolved) => {
+            let all = Inventory::of(&resolved.architecture).ok()?;
+            (all.total(), all.language())
+        }
+        Err(missing) => (missing.parameters?, missing.parameters?),
+    };
+    floor(run, parameters, language)
 }
 
 /// One estimate for a length that the file leaves to its data: the middle of [`OPEN_LENGTH`],

@@ -195,7 +195,11 @@ fn measure(
         }
         _ => {}
     }
-    report.verdict = Verdict::of(report.estimate.as_ref(), report.budget.as_ref());
+    let budget = report.budget.as_ref();
+    report.verdict = match &report.estimate {
+        Some(estimate) => Verdict::of(Some(estimate), budget),
+        None => Verdict::of_floor(report.floor.as_ref(), budget),
+    };
     (report, model)
 }
 
@@ -335,6 +339,9 @@ fn lower(
             },
         ),
     }
+    if report.estimate.is_none() {
+        report.floor = answer::at_least(run, &found, &report.unknown);
+    }
     Some(found)
 }
 
@@ -386,6 +393,7 @@ fn judge(
         architecture: report.architecture.as_ref(),
         model,
         estimate: report.estimate.as_ref(),
+        floor: report.floor.as_ref(),
         unknown: &report.unknown,
         budget: report.budget.as_ref(),
         verdict: report.verdict,

@@ -18,8 +18,8 @@ use crate::catalog::models::Lookup;
 use crate::discover::Found;
 use crate::finding::{Finding, Severity};
 use crate::framework::Kind;
-use crate::memory::Estimate;
 use crate::memory::rule_of_thumb::RuleOfThumb;
+use crate::memory::{Estimate, Floor};
 use crate::run::{TrainingRun, Unknown};
 use crate::settings::{Budget, BudgetTable, SettingsTree};
 use crate::source::Source;
@@ -32,7 +32,7 @@ pub enum Verdict {
     Fits,
     /// The interval straddles the budget.
     Tight,
-    /// The interval's lower end is over the budget.
+    /// The interval's lower end is over the budget; without an estimate, the floor is.
     Exceeds,
     /// There is no estimate, or no budget to compare it with.
     Unknown,
@@ -70,6 +70,14 @@ impl Verdict {
             Verdict::Tight
         }
     }
+
+    /// Without an estimate: the least that is certain may be too much already.
+    pub fn of_floor(floor: Option<&Floor>, budget: Option<&Budget>) -> Verdict {
+        match (floor, budget) {
+            (Some(floor), Some(budget)) if floor.total() > budget.memory => Verdict::Exceeds,
+            _ => Verdict::Unknown,
+        }
+    }
 }
 
 /// What is known about one checked file.
@@ -91,6 +99,8 @@ pub struct FileReport {
     pub estimate: Option<Estimate>,
     /// The seed guide's first approximation.
     pub rule_of_thumb: Option<RuleOfThumb>,
+    /// What it needs at the least, where there is no estimate and its states are known.
+    pub floor: Option<Floor>,
     /// Why there is no estimate.
     pub unknown: Vec<Unknown>,
     /// What it may use.
@@ -228,6 +238,7 @@ impl FileReport {
             architecture: None,
             estimate: None,
             rule_of_thumb: None,
+            floor: None,
             unknown: Vec::new(),
             budget: None,
             verdict: Verdict::Unknown,

@@ -13,6 +13,7 @@ mod dtensor;
 pub mod estimate;
 mod exchange;
 pub mod expression;
+pub mod floor;
 mod fsdp_groups;
 mod interval;
 pub mod ledger;
@@ -33,5 +34,6 @@ mod timeline;
 mod zero_options;
 
 pub use estimate::{Cause, Estimate, Interval, RankTotal, estimate};
+pub use floor::{Floor, floor};
 pub use ledger::{Component, Driver, Entry, Ledger, Phase, PhaseSet};
 pub use parameters::ParameterCount;

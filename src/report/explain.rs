@@ -107,6 +107,18 @@ impl Page<'_> {
         for unknown in &file.unknown {
             self.line(2, &format!("{}: {}", unknown.what, unknown.why), out)?;
         }
+        if let Some(floor) = &file.floor {
+            self.heading(&format!("At least {} on each GPU", floor.total()), out)?;
+            let text = format!(
+                "{} parameters: weights {}, gradients {}, optimizer states {}; activations, buffers and the CUDA \
+                 context are not counted",
+                words::grouped(floor.parameters),
+                floor.weights,
+                floor.gradients,
+                floor.optimizer,
+            );
+            self.line(2, &text, out)?;
+        }
         match &file.run {
             Some(run) => self.settings(file, run, out),
             None => Ok(()),

@@ -105,6 +105,8 @@ fn row(index: usize, file: &FileReport, options: &Options<'_>, out: &mut dyn Wri
     if let Some(estimate) = &file.estimate {
         let range = estimate.device_interval;
         write!(out, "{peak} <span class=\"dim\">({range})</span>")?;
+    } else if let Some(floor) = &file.floor {
+        write!(out, "≥ {}", floor.total())?;
     }
     write!(
         out,

@@ -82,6 +82,13 @@ fn explained(file: &FileReport) -> Value {
     object.insert("parameters".into(), json!(parameters));
     object.insert("estimate".into(), file.estimate.as_ref().map(|e| estimate(e, file.run.as_ref())).into());
     object.insert(
+        "floor".into(),
+        json!(file.floor.map(|floor| json!({
+            "bytes": floor.total(), "weights": floor.weights, "gradients": floor.gradients,
+            "optimizer": floor.optimizer, "parameters": floor.parameters,
+        }))),
+    );
+    object.insert(
         "unknown".into(),
         file.unknown
             .iter()

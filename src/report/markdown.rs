@@ -94,10 +94,14 @@ fn table(report: &Report, options: &Options<'_>, text: &mut String) {
             break;
         }
         let run = file.run.as_ref();
-        let peak = file.estimate.as_ref().map_or_else(String::new, |estimate| {
-            let range = unbroken(&estimate.device_interval.to_string());
-            format!("{} ({range})", unbroken(&estimate.device.to_string()))
-        });
+        let peak = match (&file.estimate, &file.floor) {
+            (Some(estimate), _) => {
+                let range = unbroken(&estimate.device_interval.to_string());
+                format!("{} ({range})", unbroken(&estimate.device.to_string()))
+            }
+            (None, Some(floor)) => unbroken(&format!("≥ {}", floor.total())),
+            (None, None) => String::new(),
+        };
         let cells = [
             markdown(&sanitize::path(&file.path)),
             markdown(&sanitize::text(&run.map(words::short_model).unwrap_or_default())),

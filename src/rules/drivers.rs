@@ -4,7 +4,7 @@
 use super::Checked;
 use crate::finding::{Finding, Fix};
 use crate::fit::Search;
-use crate::memory::{Component, Driver, Entry, Estimate};
+use crate::memory::{Component, Driver, Entry, Estimate, Floor};
 use crate::run::TrainingRun;
 use crate::settings::Budget;
 use crate::source::Location;
@@ -121,6 +121,15 @@ pub(super) fn notes(mut finding: Finding, estimate: &Estimate, run: &TrainingRun
         finding = finding.note(format!("not in the file, and it matters here: {}", assumed.join("; ")));
     }
     finding
+}
+
+/// What a floor counts, and what it leaves out.
+pub(super) fn floor(floor: &Floor) -> String {
+    format!(
+        "{} of weights, {} of gradients and {} of optimizer states on each GPU: a floor and no estimate; activations, \
+         buffers and the CUDA context come on top",
+        floor.weights, floor.gradients, floor.optimizer,
+    )
 }
 
 /// `about nine runs in ten need 94.3 to 102.8 GiB: what the allocator reserves (-2.4, +4.0 GiB), …`.

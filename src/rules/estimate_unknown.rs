@@ -1,6 +1,7 @@
 //! Runs that have a budget and no estimate.
 
-use super::Checked;
+use super::{Checked, drivers};
+use crate::check::Verdict;
 use crate::declare_rule;
 use crate::finding::{Finding, Severity};
 use crate::framework::Kind;
@@ -58,6 +59,8 @@ impl EstimateUnknown {
         if file.kind != Kind::Run
             || file.budget.is_none()
             || file.estimate.is_some()
+            // `over-budget` speaks of the floor.
+            || file.verdict != Verdict::Unknown
             || file.unknown.is_empty()
         {
             return;
@@ -72,6 +75,10 @@ impl EstimateUnknown {
         );
         for unknown in file.unknown {
             finding = finding.note(format!("{}: {}", unknown.what, unknown.why));
+        }
+        if let Some(floor) = file.floor {
+            finding =
+                finding.note(format!("at least {} is needed: {}", floor.total(), drivers::floor(floor)));
         }
         let labels = file.unknown.iter().filter_map(|unknown| Some((unknown.location?, &unknown.what)));
         let mut seen: Vec<Location> = Vec::new();

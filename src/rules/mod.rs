@@ -68,7 +68,7 @@ use crate::document::{Document, Value};
 use crate::finding::{Finding, Safety, Severity};
 use crate::framework::schema::Mistake;
 use crate::framework::{Framework, Kind};
-use crate::memory::Estimate;
+use crate::memory::{Estimate, Floor};
 use crate::run::{Origin, TrainingRun, Unknown};
 use crate::settings::{Budget, BudgetError, Settings};
 use crate::source::{Location, Source};
@@ -95,6 +95,8 @@ pub struct Checked<'a> {
     pub model: Option<&'a Result<Resolved, NotFound>>,
     /// What it needs.
     pub estimate: Option<&'a Estimate>,
+    /// What it needs at the least, where there is no estimate.
+    pub floor: Option<&'a Floor>,
     /// Why there is no estimate.
     pub unknown: &'a [Unknown],
     /// What it may use.

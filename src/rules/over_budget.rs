@@ -4,7 +4,9 @@ use super::{Checked, drivers};
 use crate::check::Verdict;
 use crate::declare_rule;
 use crate::finding::{Finding, Severity};
-use crate::run::Origin;
+use crate::memory::Floor;
+use crate::run::{Origin, TrainingRun};
+use crate::settings::Budget;
 use crate::source::Location;
 
 declare_rule! {
@@ -57,6 +59,9 @@ declare_rule! {
     /// +gradient_checkpointing: true
     /// ```
     ///
+    /// Of a model that is known by its number of parameters alone there is no estimate. Its weights,
+    /// gradients and optimizer states are a floor, and a floor over the budget is reported too.
+    ///
     /// A budget is declared with `--gpu`, `--budget`, in `llmlint.toml` or in the file. Without
     /// one this rule says nothing.
     OverBudget, "over-budget", Error, "the run needs more GPU memory than it may use"
@@ -64,9 +69,11 @@ declare_rule! {
 
 impl OverBudget {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
-        let (Verdict::Exceeds, Some(run), Some(estimate), Some(budget)) =
-            (file.verdict, file.run, file.estimate, file.budget)
-        else {
+        let (Verdict::Exceeds, Some(run), Some(budget)) = (file.verdict, file.run, file.budget) else {
+            return;
+        };
+        let Some(estimate) = file.estimate else {
+            findings.extend(file.floor.map(|floor| at_least(floor, run, budget)));
             return;
         };
         let message = format!(
@@ -75,19 +82,32 @@ impl OverBudget {
             estimate.device - budget.memory,
             budget.describe(),
         );
-        // Where the launch command decides how states are sharded and no file names it, the
-        // estimate is for plain replicas, and sharding may well make the run fit.
-        let assumed = match &run.parallelism.data_parallel.origin {
-            Origin::Assumed(reason) => Some(reason),
-            _ => None,
-        };
-        let severity = if assumed.is_some() { Severity::Warning } else { Severity::Error };
-        let mut finding = Finding::new(Self::NAME, severity, Location::default(), message);
-        if let Some(reason) = assumed {
-            finding = finding.note(format!("How states are sharded is assumed: {reason}."));
-        }
+        let finding = found(run, message);
         let finding = drivers::point(finding, estimate, run);
         let finding = drivers::notes(finding, estimate, run);
         findings.push(drivers::suggest(finding, file, run, budget));
     }
+}
+
+/// Where the launch command decides how states are sharded and no file names it, the estimate is for
+/// plain replicas, and sharding may well make the run fit.
+fn found(run: &TrainingRun, message: String) -> Finding {
+    match &run.parallelism.data_parallel.origin {
+        Origin::Assumed(reason) => {
+            Finding::new(OverBudget::NAME, Severity::Warning, Location::default(), message)
+                .note(format!("How states are sharded is assumed: {reason}."))
+        }
+        _ => Finding::new(OverBudget::NAME, Severity::Error, Location::default(), message),
+    }
+}
+
+/// A run without an estimate, whose states alone are too much.
+fn at_least(floor: &Floor, run: &TrainingRun, budget: &Budget) -> Finding {
+    let over = floor.total() - budget.memory;
+    let message = format!("at least {} is needed, {over} over the {}", floor.total(), budget.describe());
+    let mut finding = found(run, message);
+    let model = run.model.origin.location();
+    let place = model.or_else(|| run.parallelism.data_parallel.origin.location());
+    finding.primary.location = place.unwrap_or_default();
+    finding.at("states alone").note(drivers::floor(floor))
 }

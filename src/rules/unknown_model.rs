@@ -50,6 +50,13 @@ declare_rule! {
     /// [models."my-org/my-model"]
     /// config = "models/my-model/config.json"   # or the fields themselves: model_type, hidden_size, …
     /// ```
+    ///
+    /// Where only its size is known, that gives a floor: weights, gradients and optimizer states.
+    ///
+    /// ```toml
+    /// [models."my-org/my-model"]
+    /// parameters = 5.37e9
+    /// ```
     UnknownModel, "unknown-model", Note, "the model's shape is found nowhere, so there is no estimate"
 }
 

@@ -165,10 +165,13 @@ impl std::fmt::Display for ModelRef {
         match self {
             ModelRef::Id(name) | ModelRef::Path(name) => f.write_str(name),
             ModelRef::IdWith(name, _) => write!(f, "{name} with changes"),
-            ModelRef::Config(config) => {
-                let family = config.get("model_type").and_then(|t| t.as_str()).unwrap_or("model");
-                write!(f, "{family}, spelled out")
-            }
+            ModelRef::Config(config) => match config.get("parameters").filter(|_| config.len() == 1) {
+                Some(number) => write!(f, "a model of {} parameters", number.as_f64().unwrap_or_default()),
+                None => {
+                    let family = config.get("model_type").and_then(|t| t.as_str()).unwrap_or("model");
+                    write!(f, "{family}, spelled out")
+                }
+            },
         }
     }
 }

@@ -73,6 +73,11 @@ pub struct Model {
     /// Input and output embeddings are one tensor.
     #[serde(default)]
     pub tie_word_embeddings: Option<bool>,
+    /// How many parameters it has, where nothing else is known of it, or its `id` alone: no estimate, but
+    /// a floor (weights, gradients, optimizer states) that is compared with the budget.
+    #[serde(default)]
+    #[schemars(range(min = 1.0))]
+    pub parameters: Option<f64>,
 }
 
 /// A path, or a table.
