@@ -237,3 +237,50 @@ fn a_number_of_parameters_alone_gives_a_floor_and_no_estimate() {
     let named = of("{ id: our-lab/base-6b, parameters: 6e9 }", "weights: fp32", "gpus: 1");
     assert_eq!(named["verdict"], "exceeds", "{named}");
 }
+
+#[test]
+fn generation_gathers_what_the_engine_gathers() {
+    let rollout = |key: &str| format!(", target_length: 1024, rollout: {{ sequences: 8{key} }}");
+    let whole = |run: &Value| entries(run, "whole weights, gathered to generate");
+    let zero = estimate(&rollout(""), "gpus: 8, data_parallel: zero3");
+    assert_eq!(whole(&zero), [2.0 * 8_030_261_248.0], "every parameter in the compute dtype");
+    assert_eq!(zero["phase"], "evaluation", "which is more than a step of one sequence takes");
+    let wide =
+        estimate(&format!(", weights: fp32, compute: bf16{}", rollout("")), "gpus: 8, data_parallel: zero3");
+    assert_eq!(whole(&wide), whole(&zero), "DeepSpeed casts");
+    let alone = |run: &Value| entries(run, "gathered weights of a forward alone");
+    let apart = estimate(&rollout(", gather_for_generation: false"), "gpus: 8, data_parallel: zero3");
+    assert!(whole(&apart).is_empty() && !alone(&apart).is_empty(), "as in any other forward");
+    let fsdp = estimate(&rollout(""), "gpus: 8, data_parallel: fsdp");
+    assert!(whole(&fsdp).is_empty(), "layers come and go under FSDP");
+    assert!(alone(&fsdp)[0] < 4.0 * GIB, "embedding, head and one layer");
+    let served = estimate(&rollout(", generator: elsewhere"), "gpus: 8, data_parallel: zero3");
+    assert!(whole(&served).is_empty() && alone(&served).is_empty());
+}
+
+#[test]
+fn models_beside_the_policy_are_shared_out_like_it() {
+    let with = |keys: &str| format!(", rollout: {{ generator: elsewhere, {keys} }}");
+    let model = "value_model: meta-llama/Llama-3.2-1B, reward_model: meta-llama/Llama-3.2-1B";
+    let value = |run: &Value| entries(run, "value model")[0] / 1_235_814_400.0;
+    let two = estimate(&with(model), "gpus: 8, data_parallel: zero2");
+    assert!((value(&two) - (2.0 + 14.0 / 8.0)).abs() < 0.01, "whole weights; the rest in parts");
+    assert_eq!(entries(&two, "reward model"), [2.0 * 1_235_814_400.0]);
+    let three = estimate(&with(model), "gpus: 8, data_parallel: zero3");
+    assert!((value(&three) - 16.0 / 8.0).abs() < 0.01);
+    let apart =
+        estimate(&with(&format!("{model}, value_model_apart: true")), "gpus: 8, data_parallel: zero3");
+    let saved = |run: &Value| entries(run, "inputs of the checkpointed layers").len();
+    assert_eq!((saved(&three), saved(&apart)), (2, 1), "one backward through both, or two");
+}
+
+#[test]
+fn whole_gradients_wait_in_the_dtype_they_are_reduced_in() {
+    let run = |reduce: &str| {
+        let fsdp =
+            format!("gpus: 8, data_parallel: fsdp, fsdp: {{ version: 2, deferred_reduction: true{reduce} }}");
+        entries(&estimate(", gradient_accumulation_steps: 2", &fsdp), "whole gradients")[0]
+    };
+    assert_eq!(run(""), 2.0 * 8_030_261_248.0, "bf16 weights without a policy of their own");
+    assert_eq!(run(", reduce: fp32"), 4.0 * 8_030_261_248.0, "MixedPrecisionPolicy(reduce_dtype=fp32)");
+}

@@ -85,10 +85,9 @@ pub fn lower(cx: &Lowering<'_>, run: &mut TrainingRun, facts: Facts<'_>) {
     let share = cx.or_default(facts.share, |v| v.to_float(), SHARE, facts.by);
     run.task.value = Task::Rollout;
     run.beside.rollout = Some(Rollout {
-        sequences,
         share: (generator.value == Generator::Colocated).then_some(share),
-        generator,
-        reserved: 0,
         sleeps: on("vllm_enable_sleep_mode").is_some(),
+        gathers: cx.or_default(&key("ds3_gather_for_generation"), flag, true, facts.by),
+        ..Rollout::new(sequences, generator)
     });
 }

@@ -1,6 +1,7 @@
 //! What lies on the GPU beside the trained model: teachers, reward and value models, the cache of
 //! texts that the model itself generates, and the copies of fake quantisation.
 
+use super::data_parallel::{Strategy, gathered_to_generate, zero_optimizer, zero_weight};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
@@ -33,31 +34,43 @@ pub(crate) fn lines(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
                 drivers: &[Driver::Companions],
                 source: FROZEN,
             },
-            &[("bytes", plan.run.weights.value.bytes() as f64 / rank.weight_shards), ("P", parameters)],
+            &[("bytes", timeline::frozen_bytes(plan, rank, plan.run.weights.value)), ("P", parameters)],
         );
         if companion.role == Role::Teacher {
             distillation(plan, lines);
         }
     }
-    generation(plan, rank, lines);
+    generation(plan, lines);
 }
 
-/// The value model has the policy's body, and is trained with it in one backward: its states and
-/// what its layers keep come on top; of logits it has one a token.
+/// A value model that goes through one backward with the policy has its body: what its layers keep
+/// comes on top, as its states do always; of logits it has one a token.
 fn value_model(plan: &Plan<'_>, rank: &Rank, parameters: f64, lines: &mut Lines) {
     const SOURCE: &str = "policy and value model go through one backward";
     let run = plan.run;
     let trained = plan.groups.total.max(1.0);
-    let mut each = plan.weight;
-    if run.optimizer_implementation.value != OptimizerImplementation::InBackward {
-        each += plan.gradient;
-    }
-    if run.master_weights.value {
-        each += 4.0;
-    }
-    if !rank.optimizer_on_host {
-        each += plan.optimizer.state / trained;
-    }
+    let in_backward = run.optimizer_implementation.value == OptimizerImplementation::InBackward;
+    let each = match rank.strategy {
+        Strategy::Zero { stage, shards } => {
+            let w = zero_weight(plan);
+            let states =
+                if rank.optimizer_on_host { 0.0 } else { w + 4.0 + zero_optimizer(plan).state / trained };
+            w / if stage == 3 { shards } else { 1.0 } + states / shards
+        }
+        _ => {
+            let mut each = plan.weight;
+            if !in_backward {
+                each += plan.gradient;
+            }
+            if run.master_weights.value {
+                each += 4.0;
+            }
+            if !rank.optimizer_on_host {
+                each += plan.optimizer.state / trained;
+            }
+            each / rank.weight_shards
+        }
+    };
     let drivers = &[Driver::Companions, Driver::Optimizer];
     lines.product(
         Line {
@@ -67,9 +80,11 @@ fn value_model(plan: &Plan<'_>, rank: &Rank, parameters: f64, lines: &mut Lines)
             drivers,
             source: SOURCE,
         },
-        &[("bytes", each / rank.weight_shards), ("P", parameters)],
+        &[("bytes", each), ("P", parameters)],
     );
-    timeline::saved(plan, rank, lines);
+    if run.beside.rollout.as_ref().is_none_or(|rollout| !rollout.value_apart) {
+        timeline::saved(plan, rank, lines);
+    }
 }
 
 /// Both models' logits are there in chunks, and the divergence keeps two tensors of their size.
@@ -104,12 +119,11 @@ fn cached_values(architecture: &Architecture) -> f64 {
     architecture.layers as f64 * each as f64
 }
 
-/// What `generate` needs of the model in training: its cache, and whole weights where they are
-/// sharded.
-fn generation(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
+/// What `generate` needs beside the weights: its cache, and what it makes of a token's logits.
+fn generation(plan: &Plan<'_>, lines: &mut Lines) {
     let run = plan.run;
     let Some(rollout) = &run.beside.rollout else { return };
-    if rollout.generator.value != Generator::Model {
+    if !rollout.by_model() {
         let (name, live) = if rollout.sleeps {
             ("vLLM's share of the card, while it generates", PhaseSet::of(&[Phase::Evaluation]))
         } else {
@@ -118,6 +132,9 @@ fn generation(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         let drivers = &[Driver::Rollout];
         let what = Line { component: Component::Temporaries, name: name.into(), live, drivers, source: VLLM };
         lines.worded(what, "share·card", rollout.reserved as f64);
+        return;
+    }
+    if rollout.generator.value == Generator::WithoutCache {
         return;
     }
     let drivers = &[Driver::Rollout, Driver::SequenceLength, Driver::Model];
@@ -150,18 +167,6 @@ fn generation(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             ("V", plan.shape.get(Symbol::Vocabulary)),
         ],
     );
-    if rank.weight_shards > 1.0 {
-        lines.product(
-            line(
-                Component::Communication,
-                "whole weights, gathered to generate",
-                &[Phase::Evaluation],
-                &[Driver::DataParallel, Driver::Rollout, Driver::Model],
-                "sharded weights are gathered for the whole generation (ds3_gather_for_generation)",
-            ),
-            &[("bytes", run.weights.value.bytes() as f64), ("P", plan.whole.0 as f64)],
-        );
-    }
 }
 
 /// Fake quantisation rounds each weight matrix into a copy that the product keeps, with a byte a
@@ -185,11 +190,14 @@ pub(crate) fn fake_quantized(run: &TrainingRun, shape: &Shape<'_>) -> Option<Sum
     Some(sum)
 }
 
-/// What a colocated vLLM holds in this phase: its share of the card, weights and cache together.
-pub(crate) fn held_by_engine(run: &TrainingRun, phase: Phase) -> Bytes {
-    let rollout = run.beside.rollout.as_ref();
-    let held = rollout.filter(|rollout| !rollout.sleeps || phase == Phase::Evaluation);
-    Bytes::from_f64(held.map_or(0.0, |rollout| rollout.reserved as f64))
+/// What lies on the card in large pieces to generate: a colocated vLLM's share, weights and cache
+/// together, or the weights that ZeRO-3 makes whole.
+pub(crate) fn held_by_engine(plan: &Plan<'_>, rank: &Rank, phase: Phase) -> Bytes {
+    let Some(rollout) = &plan.run.beside.rollout else { return Bytes::ZERO };
+    let generates = phase == Phase::Evaluation;
+    let engine = if generates || !rollout.sleeps { rollout.reserved as f64 } else { 0.0 };
+    let whole = if generates { gathered_to_generate(plan, rank) } else { 0.0 };
+    Bytes::from_f64(engine + whole)
 }
 
 /// Parameters of routed experts that stay in the host's memory.

@@ -163,8 +163,8 @@ pub fn estimate(run: &TrainingRun, architecture: &Architecture) -> Result<Estima
     let replay = replayed.as_ref().and_then(|r| r.doubt);
     let ratio = replayed.as_ref().map_or_else(|| overhead::reserved_ratio(&plan), |r| r.ratio);
     let range = replayed.map_or((ratio, ratio), |r| r.range);
-    // vLLM takes its share in one piece: what the ratio says of small blocks does not hold for it.
-    let engine = beside::held_by_engine(run, phase);
+    // What generates comes in large pieces: what the ratio says of small blocks does not hold for it.
+    let engine = beside::held_by_engine(&plan, &rank, phase);
     let own = allocated - engine;
     // A model that is whole only while it loads fills segments that its steps then use.
     let reserved = match phase {

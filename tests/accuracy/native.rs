@@ -220,7 +220,8 @@ pub(crate) fn sharded_row(row: &Row) -> String {
             "  data_parallel: fsdp\n  fsdp: {{ version: {}, reshard_after_forward: {}, reduce: {} }}",
             if s.starts_with("fsdp1") { 1 } else { 2 },
             !matches!(s, "fsdp2_noreshard" | "fsdp1_grad_op"),
-            get("reduce")
+            // The traces have a policy only where something is cast.
+            get(if get("master") == get("compute") { "compute" } else { "reduce" })
         ),
         s => writeln!(
             p,

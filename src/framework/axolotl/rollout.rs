@@ -67,11 +67,5 @@ fn blocks(cx: &Lowering<'_>, run: &mut TrainingRun) {
     // The head runs over 256 tokens at a time.
     let chunks = u32::try_from(generated.saturating_mul(sequences.value).div_ceil(256)).unwrap_or(u32::MAX);
     run.loss = Setting::default_of(Loss::Chunked { chunked: chunks.max(1) }, RELEASE);
-    run.beside.rollout = Some(Rollout {
-        sequences,
-        generator: Setting::default_of(Generator::WithoutCache, RELEASE),
-        share: None,
-        reserved: 0,
-        sleeps: false,
-    });
+    run.beside.rollout = Some(Rollout::new(sequences, Setting::default_of(Generator::WithoutCache, RELEASE)));
 }

@@ -73,13 +73,8 @@ pub(super) fn ppo(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) {
         run.beside.companions.push(Companion { role: Role::Reward, model, parameters: 0 });
     }
     run.task.value = Task::Rollout;
-    run.beside.rollout = Some(Rollout {
-        sequences: run.micro_batch_size.clone(),
-        generator: Setting::default_of(Generator::Model, by),
-        share: None,
-        reserved: 0,
-        sleeps: false,
-    });
+    run.beside.rollout =
+        Some(Rollout::new(run.micro_batch_size.clone(), Setting::default_of(Generator::Model, by)));
 }
 
 /// What is bounded and not derived: the estimate takes the usual layers, and says how far they may

@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use crate::run::lengths::SequenceLengths;
 use crate::run::{
-    Attention, Batching, Checkpointing, ContextExchange, DataParallel, Dtype, Kernels, Loss, Method,
-    ModelCode, Offload, Optimizer, OptimizerImplementation, PipelineSchedule, Quantization, ReferenceModel,
-    Task,
+    Attention, Batching, Checkpointing, ContextExchange, DataParallel, Dtype, Generator, Kernels, Loss,
+    Method, ModelCode, Offload, Optimizer, OptimizerImplementation, PipelineSchedule, Quantization,
+    ReferenceModel, Task,
 };
 
 /// A training run in llmlint's own format.
@@ -179,8 +179,11 @@ pub struct Training {
     pub dropout: Option<f64>,
     /// The reference model of preference training. Default: none.
     pub reference_model: Option<ReferenceModel>,
-    /// What is learnt. Default: causal-lm, or encoder for encoder models.
+    /// What is learnt. Default: causal-lm, or encoder for encoder models; rollout where `rollout` is given.
     pub task: Option<Task>,
+    /// Texts that are generated between steps, and learnt from by their scores (PPO, GRPO, RLOO).
+    /// `target_length` is the answers' part of `sequence_length`.
+    pub rollout: Option<Rollout>,
     /// Whose modelling code runs. Default: transformers.
     pub model_code: Option<ModelCode>,
     /// torch.compile. Default: false.
@@ -191,6 +194,32 @@ pub struct Training {
     /// What a process occupies before it allocates anything, as `nvidia-smi` shows it: 1343MiB. Default: 0.55 GiB,
     /// as CUDA loads kernels when they are first used; older releases load all of them.
     pub cuda_context: Option<String>,
+}
+
+/// Texts generated between steps.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollout {
+    /// Sequences a GPU generates at once. Default: the micro-batch.
+    #[schemars(range(min = 1))]
+    pub sequences: Option<u64>,
+    /// Who generates: the trained model, with a cache or without, vLLM on the same GPU, or a server
+    /// elsewhere. Default: model.
+    pub generator: Option<Generator>,
+    /// The part of the card that a colocated vLLM takes (`gpu_memory_utilization`). Default: 0.3, as TRL has it.
+    #[schemars(range(min = 0, max = 1))]
+    pub vllm_share: Option<f64>,
+    /// A colocated vLLM gives its memory back between generations. Default: false.
+    pub vllm_sleeps: Option<bool>,
+    /// ZeRO-3 makes the weights whole to generate (TRL's `ds3_gather_for_generation`). Default: true.
+    pub gather_for_generation: Option<bool>,
+    /// A model that scores the answers: a frozen one on the same GPU. Default: none.
+    pub reward_model: Option<String>,
+    /// A model that predicts the scores, trained beside the policy. Default: none.
+    pub value_model: Option<String>,
+    /// The value model has a backward of its own, after the policy's (DeepSpeed-Chat, OpenRLHF, verl); else
+    /// one goes through both (TRL, torchtune). Default: false.
+    pub value_model_apart: Option<bool>,
 }
 
 /// Low-rank adapters.
@@ -330,7 +359,8 @@ pub struct Fsdp {
     pub version: Option<u8>,
     /// Weights are freed after a layer's forward. Default: true.
     pub reshard_after_forward: Option<bool>,
-    /// What gradients are reduced in. Default: fp32.
+    /// What gradients are reduced in, and FSDP2 keeps whole ones in while the reduction is put off
+    /// (`reduce_dtype` of the policy). Default: fp32 where weights are cast to compute, else the weights' dtype.
     pub reduce: Option<Dtype>,
     /// Embedding, and last norm with head, are wrapped in groups of their own. Default: false.
     pub ends_apart: Option<bool>,

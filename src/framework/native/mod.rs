@@ -1,6 +1,7 @@
 //! llmlint's own format: the documented meaning of [`TrainingRun`].
 
 pub mod format;
+mod rollout;
 
 use serde::de::DeserializeOwned;
 
@@ -127,13 +128,15 @@ impl Framework for Native {
         };
         let compute = or(cx, "training.compute", weights.value);
         let autocast = or(cx, "training.autocast", compute.value != weights.value);
-        let parallelism = parallelism(cx);
+        let parallelism = parallelism(cx, weights.value, compute.value);
+        let generates = cx.root.path("training.rollout").is_some();
+        let micro_batch_size = cx.or_default("training.micro_batch_size", positive, 1, BY);
         Some(TrainingRun {
             stand_in: None,
             taken_for: None,
             model,
             model_code: or(cx, "training.model_code", ModelCode::Transformers),
-            task: or(cx, "training.task", Task::CausalLm),
+            task: or(cx, "training.task", if generates { Task::Rollout } else { Task::CausalLm }),
             trainable_layers: (method.value == Method::Freeze)
                 .then(|| cx.or_default("training.trainable_layers", positive, 2, BY)),
             method,
@@ -156,7 +159,8 @@ impl Framework for Native {
                 "training.optimizer_implementation",
                 OptimizerImplementation::Foreach,
             ),
-            micro_batch_size: cx.or_default("training.micro_batch_size", positive, 1, BY),
+            beside: if generates { rollout::beside(cx, &micro_batch_size) } else { Beside::default() },
+            micro_batch_size,
             global_batch_size: cx.written("training.global_batch_size", positive),
             gradient_accumulation_steps: cx.or_default(
                 "training.gradient_accumulation_steps",
@@ -187,7 +191,6 @@ impl Framework for Native {
             compile: or(cx, "training.compile", false),
             eval_batch_size: cx.written("training.eval_batch_size", positive),
             cuda_context: cuda_context(cx),
-            beside: Beside::default(),
             parallelism,
             unknown: Vec::new(),
         })
@@ -307,7 +310,8 @@ fn lora(cx: &Lowering<'_>) -> Lora {
     }
 }
 
-fn parallelism(cx: &Lowering<'_>) -> Parallelism {
+fn parallelism(cx: &Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallelism {
+    let casts = compute.bytes() < stored.bytes();
     let key = |name: &str| format!("parallelism.{name}");
     let gpus = cx
         .written(&key("gpus"), positive)
@@ -349,7 +353,7 @@ fn parallelism(cx: &Lowering<'_>) -> Parallelism {
         fsdp: fsdp.then(|| FsdpOptions {
             version: or(cx, &key("fsdp.version"), 2),
             reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),
-            reduce: or(cx, &key("fsdp.reduce"), Dtype::Fp32),
+            reduce: or(cx, &key("fsdp.reduce"), if casts { Dtype::Fp32 } else { stored }),
             deferred_reduction: or(cx, &key("fsdp.deferred_reduction"), false),
         }),
         data_parallel,

@@ -71,13 +71,7 @@ pub(super) fn rollouts(cx: &mut Lowering<'_>, run: &mut TrainingRun, ppo: bool) 
     // `logits_to_logprobs` stays in the logits' dtype.
     run.loss = Setting::default_of(Loss::FullNoUpcast, RELEASE);
     run.task.value = Task::Rollout;
-    run.beside.rollout = Some(Rollout {
-        sequences: forward.map(|n| n.saturating_mul(samples)),
-        generator: generator(cx.root),
-        share: None,
-        reserved: 0,
-        sleeps: false,
-    });
+    run.beside.rollout = Some(Rollout::new(forward.map(|n| n.saturating_mul(samples)), generator(cx.root)));
 }
 
 /// Without `enable_kv_cache` the whole text goes through the model for each token.

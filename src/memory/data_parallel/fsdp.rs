@@ -1,7 +1,8 @@
 //! PyTorch's FSDP 1 and 2, hybrid shards included.
 
 use super::{
-    SHARDED, adapters, deferred, layer_bytes, shard_of_weights, sharded_gradients, sharded_optimizer,
+    SHARDED, adapters, deferred, layer_bytes, reduction, shard_of_weights, sharded_gradients,
+    sharded_optimizer,
 };
 use crate::memory::dtensor;
 use crate::memory::expression::Symbol;
@@ -28,11 +29,7 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
     let (layer, root) = wrapped(plan);
     let stored = run.weights.value.bytes() as f64;
     let compute = stored.min(run.compute.value.bytes() as f64);
-    let reduce = if compute < stored {
-        run.parallelism.fsdp.as_ref().map_or(4.0, |f| f.reduce.value.bytes() as f64)
-    } else {
-        stored
-    };
+    let reduce = reduction(run);
     let inventory = &plan.shape.inventory;
     let embedding = inventory.embedding() as f64;
     let apart = run.parallelism.ends_apart.value && plan.adapters.is_none() && !plan.groups.tied;

@@ -3,6 +3,7 @@
 //! In the formulas `W` is the number of ranks that share one copy, `P_r` the parameters outside
 //! the wrapped layers (embedding, head, last norm: FSDP's root group), `P_l` those of one layer.
 
+mod alone;
 mod fsdp;
 mod megatron;
 mod zero;
@@ -15,9 +16,10 @@ use super::rank::Rank;
 use super::states::{OptimizerMemory, quantized_bytes};
 use super::timeline::{self, AFTER_LOAD, BEFORE_STEP, STEP};
 use crate::run::{DataParallel, ModelCode, Parallelism, TrainingRun};
+pub(crate) use alone::{forward_alone, gathered_to_generate};
 use fsdp::{FSDP, fsdp};
 use megatron::megatron;
-pub(crate) use zero::zero_weight;
+pub(crate) use zero::{zero_optimizer, zero_weight};
 use zero::{zero3, zero12};
 
 /// How states are spread over data-parallel ranks.
@@ -177,14 +179,24 @@ fn adapters(plan: &Plan<'_>, shards: f64, lines: &mut Lines) {
     }
 }
 
+/// Bytes of a gradient as FSDP reduces it. Without options it has no policy: fp32 weights that are
+/// cast are reduced as they are stored.
+pub(crate) fn reduction(run: &TrainingRun) -> f64 {
+    let stored = run.weights.value.bytes() as f64;
+    match &run.parallelism.fsdp {
+        Some(fsdp) => fsdp.reduce.value.bytes() as f64,
+        None if (run.compute.value.bytes() as f64) < stored => 4.0,
+        None => stored,
+    }
+}
+
 /// Bytes of a whole gradient that waits for the last micro-batch; `None`: each is reduced at once.
 pub(crate) fn deferred(plan: &Plan<'_>) -> Option<f64> {
     let run = plan.run;
     let fsdp = run.parallelism.fsdp.as_ref().filter(|fsdp| fsdp.deferred_reduction.value)?;
     let stored = if plan.adapters.is_some() { plan.weight } else { run.weights.value.bytes() as f64 };
     let compute = stored.min(run.compute.value.bytes() as f64);
-    let wide =
-        if compute < stored && fsdp.version.value > 1 { fsdp.reduce.value.bytes() as f64 } else { compute };
+    let wide = if fsdp.version.value > 1 { reduction(run) } else { compute };
     (run.gradient_accumulation_steps.value > 1).then_some(wide)
 }
 

@@ -7,7 +7,7 @@ use crate::memory::lines::{Line, Lines, line};
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
 use crate::memory::states::{self, OptimizerMemory, quantized_bytes};
-use crate::memory::timeline::{self, STEP, WITH_LAYERS};
+use crate::memory::timeline::{self, AFTER_LOAD, STEP, WITH_LAYERS};
 use crate::memory::zero_options;
 use crate::run::{Offload, Optimizer, ZeroBuffers};
 
@@ -16,7 +16,7 @@ const ZERO: &str = "DeepSpeed ZeRO, traced";
 const OFFLOAD: &str = "DeepSpeed keeps gradients' parts where the optimizer is (stage_1_and_2.py, stage3.py)";
 
 /// DeepSpeed steps on flat fp32 masters, whatever the model's dtype.
-fn zero_optimizer(plan: &Plan<'_>) -> OptimizerMemory {
+pub(crate) fn zero_optimizer(plan: &Plan<'_>) -> OptimizerMemory {
     let run = plan.run;
     states::optimizer(run.optimizer.value, run.optimizer_implementation.value, &plan.trained, 4.0, 4.0)
         .unwrap_or_else(|| plan.optimizer.clone())
@@ -156,18 +156,17 @@ fn step_gradients(plan: &Plan<'_>, shards: f64, elements: f64, lines: &mut Lines
 /// Stage 3: shards of everything, parameters gathered up to `max_live_parameters`.
 pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
     let (w, total) = (zero_weight(plan), plan.groups.total);
-    let all = plan.shape.inventory.total() as f64;
     let on_host = plan.run.parallelism.offload_parameters.value != Offload::None;
     if !on_host {
         shard_of_weights(plan, w, shards, ZERO, lines);
     }
     adapters(plan, shards, lines);
     masters(plan, rank, shards, lines);
-    let (bucket, _, live) = buffers(plan);
-    // `grad_partitions_flat_buffer` is where the optimizer is.
+    let (bucket, ..) = buffers(plan);
+    // `grad_partitions_flat_buffer` is where the optimizer is; it and the bucket are made once.
     if !rank.optimizer_on_host {
         lines.product(
-            line(Component::Gradients, "shard of the gradients", STEP, SHARDED, ZERO),
+            line(Component::Gradients, "shard of the gradients", AFTER_LOAD, SHARDED, ZERO),
             &[("bytes", w), ("P_trained/W", total / shards)],
         );
     }
@@ -175,13 +174,12 @@ pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines
         line(
             Component::Communication,
             "reduction bucket",
-            STEP,
+            AFTER_LOAD,
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
         &[("bytes", w), ("reduce_bucket_size", bucket)],
     );
-    let stays = plan.run.parallelism.zero.as_ref().map_or(0.0, |z| zero_options::persistent(plan, z));
     zero_options::stage3(plan, w, lines);
     lines.product(
         line(
@@ -191,10 +189,17 @@ pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines
             &[Driver::ZeroBuffers, Driver::DataParallel],
             ZERO,
         ),
-        &[("bytes", layer_bytes(plan, w)), ("min(P, max_live_parameters)", all.min(live.max(stays)))],
+        &[("bytes", layer_bytes(plan, w)), ("min(P, max_live_parameters)", live_elements(plan))],
     );
     whole_at_load(plan, if on_host { 0.0 } else { 1.0 / shards }, lines);
     zero3_step(plan, rank, shards, lines);
+}
+
+/// Elements that are gathered at once while layers run.
+pub(super) fn live_elements(plan: &Plan<'_>) -> f64 {
+    let (_, _, live) = buffers(plan);
+    let stays = plan.run.parallelism.zero.as_ref().map_or(0.0, |z| zero_options::persistent(plan, z));
+    (plan.shape.inventory.total() as f64).min(live.max(stays))
 }
 
 /// A quantised model is not built under `zero.Init`: each rank has it whole on its GPU until

@@ -10,13 +10,13 @@ mod zero3;
 
 use self::zero3::Coordinator;
 use super::allocator::{Allocator, Handle};
-use super::data_parallel::{Strategy, deferred};
+use super::data_parallel::{Strategy, deferred, reduction};
 use super::parameters::Place;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::replay::{Replay, Replayed};
 use super::states::quantized_bytes;
-use crate::run::{Dtype, Offload, Quantization};
+use crate::run::{Offload, Quantization};
 
 /// Who shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +117,6 @@ impl<'a> Streams<'a> {
         let run = plan.run;
         let stored = run.weights.value.bytes() as f64;
         let compute = stored.min(run.compute.value.bytes() as f64);
-        let reduce =
-            run.parallelism.fsdp.as_ref().map_or(Dtype::Fp32, |fsdp| fsdp.reduce.value).bytes() as f64;
         let parameters = run.parallelism.offload_parameters.value != Offload::None;
         let (root, layer) = units(plan, compute);
         let pool = || Allocator::of(run);
@@ -138,7 +136,7 @@ impl<'a> Streams<'a> {
             layer,
             layers: plan.layers() as u64,
             compute,
-            wide: if compute < stored { reduce } else { stored },
+            wide: reduction(run),
             peak: 0,
             buffers: Vec::new(),
             gradients: Vec::new(),

@@ -27,8 +27,8 @@ use backward::layer_backward;
 pub(crate) use forward::saved;
 use forward::{cast_cache, evaluation, head_and_loss};
 pub(crate) use gradients::gradients;
+pub(crate) use weights::{frozen_bytes, optimizer, weights};
 use weights::{inputs, reference};
-pub(crate) use weights::{optimizer, weights};
 
 /// All but the loading: what the first step leaves is there in an evaluation too.
 pub(crate) const AFTER_LOAD: &[Phase] = match Phase::ALL.split_first() {
@@ -78,6 +78,7 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
         }
         _ => data_parallel::states(plan, rank, &mut lines),
     }
+    data_parallel::forward_alone(plan, rank, &mut lines);
     dtensor::lines(plan, rank, &mut lines);
     exchange::lines(plan, &mut lines);
     inputs(plan, &mut lines);

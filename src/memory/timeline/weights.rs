@@ -3,13 +3,14 @@
 use super::{AFTER_LOAD, BACKWARD, STEP};
 use crate::catalog::Family;
 use crate::memory::beside;
+use crate::memory::data_parallel::{Strategy, zero_weight};
 use crate::memory::expression::{Sum, Symbol};
 use crate::memory::ledger::{Component, Driver, Phase, PhaseSet};
 use crate::memory::lines::{Line, Lines, line};
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
 use crate::memory::states::quantized_bytes;
-use crate::run::{Method, ModelCode, Quantization, ReferenceModel};
+use crate::run::{Dtype, Method, ModelCode, Quantization, ReferenceModel};
 
 /// Stored parameters, everywhere and always.
 pub(crate) fn weights(plan: &Plan<'_>, lines: &mut Lines) {
@@ -208,7 +209,7 @@ pub(super) fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         return;
     }
     let dtype = plan.run.reference_weights.as_ref().unwrap_or(&plan.run.weights);
-    let bytes = dtype.value.bytes() as f64 / rank.weight_shards;
+    let bytes = frozen_bytes(plan, rank, dtype.value);
     lines.product(
         Line {
             component: Component::Weights,
@@ -219,4 +220,13 @@ pub(super) fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         },
         &[("bytes", bytes), ("P", plan.shape.inventory.total() as f64)],
     );
+}
+
+/// Bytes a parameter of a frozen model takes on a rank, shared out like the trained one's weights.
+pub(crate) fn frozen_bytes(plan: &Plan<'_>, rank: &Rank, stored: Dtype) -> f64 {
+    let bytes = stored.bytes() as f64;
+    // DeepSpeed casts what it is given to the compute dtype.
+    let cast =
+        if matches!(rank.strategy, Strategy::Zero { .. }) { bytes.min(zero_weight(plan)) } else { bytes };
+    cast / rank.weight_shards
 }
