@@ -284,3 +284,20 @@ fn whole_gradients_wait_in_the_dtype_they_are_reduced_in() {
     assert_eq!(run(""), 2.0 * 8_030_261_248.0, "bf16 weights without a policy of their own");
     assert_eq!(run(", reduce: fp32"), 4.0 * 8_030_261_248.0, "MixedPrecisionPolicy(reduce_dtype=fp32)");
 }
+
+#[test]
+fn megatrons_fsdp_keeps_masters_and_buffers() {
+    let run = |fsdp: &str| {
+        let states = ", weights: bf16, master_weights: true, gradients: fp32, optimizer_state: fp32";
+        estimate(states, &format!("gpus: 8, data_parallel: fsdp, fsdp: {{ version: 2, reduce: fp32{fsdp} }}"))
+    };
+    let kept = run(", kept_buffers: all");
+    assert_eq!(entries(&kept, "shard of the fp32 master weights"), [4.0 * 8_030_261_248.0 / 8.0]);
+    let layer = 218_112_000.0;
+    assert_eq!(entries(&kept, "two buffers of a layer's"), [6.0 * 2.0 * layer]);
+    // Embedding, head and last norm.
+    let root = 8_030_261_248.0 - 32.0 * layer;
+    assert_eq!(entries(&kept, "gathered weights"), [2.0 * root]);
+    assert_eq!(entries(&kept, "the root group's gradients"), [4.0 * root]);
+    assert!(entries(&run(""), "two buffers").is_empty());
+}

@@ -14,8 +14,8 @@ mod step;
 pub use beside::{Beside, Companion, Doubt, FakeQuantization, Generator, Role, Rollout};
 pub use method::{Lora, LoraTargets, Method, ModelCode, ModelRef, Quantization, ReferenceModel, Task};
 pub use parallelism::{
-    ContextExchange, DataParallel, FsdpOptions, HiddenBuffer, Offload, Parallelism, PipelineSchedule,
-    StageLayers, ZeroBuffers,
+    ContextExchange, DataParallel, FsdpOptions, HiddenBuffer, KeptBuffers, Offload, Parallelism,
+    PipelineSchedule, StageLayers, ZeroBuffers,
 };
 pub use setting::{Origin, Setting};
 pub use step::{

@@ -227,6 +227,23 @@ pub struct FsdpOptions {
     /// Only the last micro-batch's backward reduces (`no_sync`): until then each rank has whole
     /// gradients.
     pub deferred_reduction: Setting<bool>,
+    /// What is gathered and reduced in buffers that are never given back (Megatron's FSDP).
+    pub kept: KeptBuffers,
+}
+
+/// Buffers of FSDP that are made once and stay.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeptBuffers {
+    /// None: memory comes from the allocator for each layer and goes back.
+    None,
+    /// Two for layers' weights and two for their gradients (`fsdp_double_buffer`).
+    Layers,
+    /// Those, and the weights and gradients of all that is no layer
+    /// (`fsdp_db_use_persist_buf_on_alloc_fail`).
+    All,
 }
 
 /// How the run is spread over GPUs.

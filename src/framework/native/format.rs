@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use crate::run::lengths::SequenceLengths;
 use crate::run::{
-    Attention, Batching, Checkpointing, ContextExchange, DataParallel, Dtype, Generator, Kernels, Loss,
-    Method, ModelCode, Offload, Optimizer, OptimizerImplementation, PipelineSchedule, Quantization,
-    ReferenceModel, Task,
+    Attention, Batching, Checkpointing, ContextExchange, DataParallel, Dtype, Generator, KeptBuffers,
+    Kernels, Loss, Method, ModelCode, Offload, Optimizer, OptimizerImplementation, PipelineSchedule,
+    Quantization, ReferenceModel, Task,
 };
 
 /// A training run in llmlint's own format.
@@ -366,6 +366,9 @@ pub struct Fsdp {
     pub ends_apart: Option<bool>,
     /// Only the last micro-batch's backward reduces gradients (`no_sync`). Default: false.
     pub deferred_reduction: Option<bool>,
+    /// Buffers that are never given back, as Megatron's FSDP has them: none, layers (two for layers' weights
+    /// and two for their gradients) or all (those of embedding and head too). Default: none.
+    pub kept_buffers: Option<KeptBuffers>,
 }
 
 /// What the run may use.

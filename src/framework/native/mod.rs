@@ -12,10 +12,10 @@ use crate::document::{Dialect, Syntax, Value};
 use crate::framework::baseline::undeclared;
 use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
-    Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions, Kernels,
-    Lora, LoraTargets, Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation,
-    Parallelism, PipelineSchedule, Quantization, ReferenceModel, Setting, StageLayers, Task, TrainingRun,
-    ZeroBuffers,
+    Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions,
+    KeptBuffers, Kernels, Lora, LoraTargets, Loss, Method, ModelCode, ModelRef, Offload, Optimizer,
+    OptimizerImplementation, Parallelism, PipelineSchedule, Quantization, ReferenceModel, Setting,
+    StageLayers, Task, TrainingRun, ZeroBuffers,
 };
 use crate::settings::BudgetTable;
 use crate::source::Span;
@@ -355,6 +355,7 @@ fn parallelism(cx: &Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallelism 
             reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),
             reduce: or(cx, &key("fsdp.reduce"), if casts { Dtype::Fp32 } else { stored }),
             deferred_reduction: or(cx, &key("fsdp.deferred_reduction"), false),
+            kept: or(cx, &key("fsdp.kept_buffers"), KeptBuffers::None).value,
         }),
         data_parallel,
     }

@@ -12,8 +12,8 @@ use crate::memory::lines::{Lines, line};
 use crate::memory::parallel::Degrees;
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
-use crate::memory::timeline::{BEFORE_STEP, SAVED};
-use crate::run::{ModelCode, Offload};
+use crate::memory::timeline::{AFTER_LOAD, BEFORE_STEP, SAVED, WITH_LAYERS};
+use crate::run::{KeptBuffers, ModelCode, Offload};
 
 pub(super) const FSDP: &str = "PyTorch FSDP, traced";
 
@@ -37,6 +37,21 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
     if run.parallelism.offload_parameters.value == Offload::None {
         shard_of_weights(plan, stored, shards, FSDP, lines);
         adapters(plan, shards, lines);
+        // Megatron's FSDP, or an optimizer that keeps wide copies of narrow weights.
+        if run.master_weights.value && plan.weight < 4.0 {
+            let masters = "shard of the fp32 master weights";
+            let drivers = &[Driver::Gpus, Driver::DataParallel, Driver::Weights];
+            lines.product(
+                line(
+                    Component::Optimizer,
+                    masters,
+                    &Phase::ALL,
+                    drivers,
+                    "copies of the shards that the step is made on",
+                ),
+                &[("4", 4.0), ("P_trained/W", (plan.groups.total + plan.spread_experts) / shards)],
+            );
+        }
         sharded_gradients(plan, shards, if apart { embedding } else { root }, lines);
     }
     sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
@@ -55,6 +70,11 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
     let gathered_part = layer_bytes(plan, compute) / compute;
     let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;
     let layer = layer * gathered_part;
+    let kept = run.parallelism.fsdp.as_ref().map_or(KeptBuffers::None, |fsdp| fsdp.kept);
+    if kept != KeptBuffers::None && plan.adapters.is_none() {
+        kept_buffers(plan, kept, (compute, reduce), lines);
+        return;
+    }
     if reshard {
         // torchtune's last layer has been given back when the head runs.
         let (name, formula, gathered) = if run.model_code.value == ModelCode::Torchtune {
@@ -144,6 +164,33 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
             (held - counted).max(0.0),
         );
     }
+}
+
+/// Megatron's FSDP takes turns with two buffers of the largest layer, for weights and for gradients,
+/// which its products write into; what is no layer has buffers of its own, or memory as it is needed.
+fn kept_buffers(plan: &Plan<'_>, kept: KeptBuffers, (compute, reduce): (f64, f64), lines: &mut Lines) {
+    const SOURCE: &str = "Megatron-FSDP's FixedPoolAllocator, MaxPoolAllocator and their persistent fallback";
+    let (layer, root) = wrapped(plan);
+    let trained = (root - plan.shape.inventory.extra() as f64).max(0.0);
+    let drivers = &[Driver::DataParallel, Driver::Model];
+    let name = "two buffers of a layer's weights and gradients, kept";
+    lines.product(
+        line(Component::Communication, name, AFTER_LOAD, drivers, SOURCE),
+        &[("bytes of weight and gradient", compute + reduce), ("2·P_l", 2.0 * layer)],
+    );
+    let (weights, gradients) = match kept {
+        KeptBuffers::All => (AFTER_LOAD, AFTER_LOAD),
+        KeptBuffers::Layers | KeptBuffers::None => (WITH_LAYERS, &[Phase::BackwardEnd][..]),
+    };
+    lines.product(
+        line(Component::Communication, "gathered weights: root group", weights, drivers, SOURCE),
+        &[("bytes", compute), ("P_r", root)],
+    );
+    let name = "the root group's gradients, whole";
+    lines.product(
+        line(Component::Communication, name, gradients, drivers, SOURCE),
+        &[("bytes", reduce), ("P_r, trained", trained)],
+    );
 }
 
 /// PyTorch's pipeline stages put off FSDP's reduction and give no weights back until the last micro-batch.

@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::replay::{Replay, Replayed};
 use super::states::quantized_bytes;
-use crate::run::{Offload, Quantization};
+use crate::run::{KeptBuffers, Offload, Quantization};
 
 /// Who shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,9 @@ pub(super) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
         Strategy::Zero { stage, shards } => (Scheme::Zero(stage), shards, true),
         _ => return None,
     };
+    if plan.run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.kept != KeptBuffers::None) {
+        return None;
+    }
     let alike = plan.shape.inventory.layer_kinds().len() == 1 && plan.shape.architecture.encoder_layers == 0;
     if plan.slice.in_flight > 1.0 || !alike {
         return None;
