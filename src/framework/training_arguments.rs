@@ -11,7 +11,7 @@ use crate::document::{Dialect, Value};
 use crate::run::lengths::SequenceLengths;
 use crate::run::{
     Attention, Checkpointing, DataParallel, Doubt, Dtype, Kernels, Loss, ModelRef, Optimizer,
-    OptimizerImplementation, Setting, TrainingRun, ZeroBuffers,
+    OptimizerImplementation, Quantization, Setting, TrainingRun, ZeroBuffers,
 };
 
 /// What differs between the frameworks that build on the Trainer.
@@ -260,9 +260,7 @@ pub fn under_deepspeed(run: &mut TrainingRun) {
     if run.autocast.value {
         let dtype = run.compute.value;
         let of = |dtype: Dtype| Setting::default_of(dtype, by);
-        if let Some(lora) = &mut run.lora {
-            lora.dtype = of(dtype);
-        }
+        adapters_under_deepspeed(run, of(dtype), by);
         run.weights = of(dtype);
         run.gradients = of(dtype);
         run.optimizer_state = of(Dtype::Fp32);
@@ -271,6 +269,17 @@ pub fn under_deepspeed(run: &mut TrainingRun) {
     }
     let stage3 = run.parallelism.data_parallel.value == DataParallel::Zero3;
     run.parallelism.zero = Some(ZeroBuffers::defaults(stage3, by));
+}
+
+/// The engine casts adapters like everything else. A model that was made under `zero.Init` it leaves
+/// as it is since 0.19.2 (`_cast_module_mixed_precision`), and PEFT makes adapters in fp32; a
+/// quantised model transformers does not make so.
+pub fn adapters_under_deepspeed(run: &mut TrainingRun, dtype: Setting<Dtype>, by: &'static str) {
+    let stage3 = run.parallelism.data_parallel.value == DataParallel::Zero3;
+    let as_made = stage3 && run.quantization.value == Quantization::None;
+    if let Some(lora) = &mut run.lora {
+        lora.dtype = if as_made { Setting::default_of(Dtype::Fp32, by) } else { dtype };
+    }
 }
 
 /// `OptimizerNames`, by what each keeps per parameter.

@@ -9,7 +9,7 @@ use super::expression::{Sum, Symbol, Symbols};
 use super::own_layers;
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
 use crate::catalog::{Family, Mixer};
-use crate::run::{Checkpointing, Dtype, Kernels, Loss, ModelCode, Quantization, TrainingRun};
+use crate::run::{Checkpointing, DataParallel, Dtype, Kernels, Loss, ModelCode, Quantization, TrainingRun};
 
 /// Activations of a run, in bytes as sums of the tables' symbols.
 #[derive(Clone, Debug)]
@@ -353,7 +353,11 @@ pub(crate) fn adapted(
     })?;
     let parts = Blend::new(shape, table, |block, _| Table::find(&format!("lora {block} {label}")))?;
     let checkpointed = !matches!(run.activation_checkpointing.value, Checkpointing::None);
-    let own = adapters.saved(&shape.symbols);
+    let mut own = adapters.saved(&shape.symbols);
+    let stage3 = run.parallelism.data_parallel.value == DataParallel::Zero3;
+    if stage3 && run.quantization.value == Quantization::None {
+        own = own.plus(&adapters.frozen_inputs(shape));
+    }
     let mut layer = parts.get("layer").plus(&own);
     if adapters.output_projection {
         layer = layer.plus(&parts.get("output-copy"));

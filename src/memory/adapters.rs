@@ -3,7 +3,8 @@
 
 use super::expression::{Sum, Symbol, Symbols};
 use super::parameters::lora::{self, Site};
-use super::parameters::{Inventory, Place, Role};
+use super::parameters::{Inventory, Place, Role, Tensor};
+use super::shape::Shape;
 use crate::catalog::{Architecture, Family};
 use crate::run::{Dtype, Lora, LoraTargets, Quantization, TrainingRun};
 
@@ -55,9 +56,20 @@ fn input_of(module: &str) -> Input {
     }
 }
 
+/// Where attention and MLP run in parallel off one norm, both read the same tensor.
+fn reads(module: &str, architecture: &Architecture) -> Input {
+    let one_norm = architecture.parallel_residual && architecture.family != Family::GptNeox;
+    match input_of(module) {
+        Input::Mlp if one_norm => Input::Attention,
+        other => other,
+    }
+}
+
 /// One adapted linear layer, in each of `copies` layers.
 #[derive(Clone, Debug)]
 struct Module {
+    /// The adapted tensor's.
+    name: String,
     rank: f64,
     input: f64,
     output: f64,
@@ -190,15 +202,12 @@ fn saved_weight(run: &TrainingRun, adapter: f64) -> f64 {
 
 impl Adapters {
     /// What `lora` adds to the model of `inventory`, as PEFT would.
-    ///
-    /// Where attention and MLP run in parallel off one norm, both read the same tensor.
     pub(crate) fn of(
         run: &TrainingRun,
         lora: &Lora,
         architecture: &Architecture,
         inventory: &Inventory,
     ) -> Adapters {
-        let one_norm = architecture.parallel_residual && architecture.family != Family::GptNeox;
         let peft = lora::adapters(
             inventory,
             lora.rank.value,
@@ -207,15 +216,13 @@ impl Adapters {
             &lora.modules_to_save.value,
         );
         let module = |site: &Site| Module {
+            name: site.base.name.clone(),
             rank: site.rank as f64,
             input: site.input as f64,
             output: site.output as f64,
             copies: site.base.copies as f64,
             place: site.base.place,
-            reads: match input_of(site.base.module_in_layer()) {
-                Input::Mlp if one_norm => Input::Attention,
-                other => other,
-            },
+            reads: reads(site.base.module_in_layer(), architecture),
         };
         let (linear, mut formed): (Vec<&Site>, Vec<&Site>) = peft.sites.iter().partition(|s| s.is_linear());
         let block = run.beside.orthogonal_block.as_ref().map(|block| block.value.max(1) as f64);
@@ -224,15 +231,15 @@ impl Adapters {
         }
         let modules: Vec<Module> = linear.iter().filter(|s| s.base.in_layer()).map(|s| module(s)).collect();
         let weight = lora.dtype.value.bytes() as f64;
-        let reads = |which| modules.iter().any(|m| m.reads == which);
+        let read = |which| modules.iter().any(|m| m.reads == which);
         Adapters {
             matrices: peft.sites.iter().map(module).collect(),
             layers: inventory.layer_kinds().iter().map(|k| k.count).sum::<u64>().max(1) as f64,
             weight,
             dora: lora.dora.value,
             dropout: lora.dropout.value > 0.0,
-            down_projection: reads(Input::Down),
-            output_projection: reads(Input::Projection),
+            down_projection: read(Input::Down),
+            output_projection: read(Input::Projection),
             mode: Keeps::of(run, weight),
             parameters: match block {
                 Some(block) => modules.iter().map(|m| m.copies * triangle(m.input, block)).sum(),
@@ -283,6 +290,32 @@ impl Adapters {
     /// Rows and columns of the adapter matrices.
     pub(crate) fn rows_and_columns(&self) -> f64 {
         self.matrices.iter().map(|m| m.copies * (m.input + m.output + 2.0 * m.rank)).sum()
+    }
+
+    /// Elements of A and of B of a tensor that is adapted.
+    pub(crate) fn pair(&self, tensor: &Tensor) -> Option<[f64; 2]> {
+        let module = self.modules.iter().find(|module| module.name == tensor.name)?;
+        Some([module.rank * module.input, module.rank * module.output])
+    }
+
+    /// What frozen linear layers keep under DeepSpeed's stage 3: its stand-in for `F.linear` saves the
+    /// input whatever is trained (`LinearFunctionForZeroStage3`, `runtime/zero/linear.py`). Attention
+    /// keeps its output anyway, and so do adapters the tensor that they share with their layer.
+    pub(crate) fn frozen_inputs(&self, shape: &Shape<'_>) -> Sum {
+        let mut seen: Vec<(Input, Place)> = Vec::new();
+        if !self.mode.own_copy && !self.dropout {
+            seen.extend(self.modules.iter().map(|module| (module.reads, module.place)));
+        }
+        let mut inputs = 0.0;
+        for (tensor, linear) in shape.inventory.linears().filter(|(tensor, _)| tensor.in_layer()) {
+            let key = (reads(tensor.module_in_layer(), shape.architecture), tensor.place);
+            if key.0 != Input::Projection && !seen.contains(&key) {
+                inputs += 2.0 * linear.input as f64 * tensor.copies as f64 / self.layers;
+                seen.push(key);
+            }
+        }
+        let hidden = shape.symbols.get(Symbol::Hidden).max(1.0);
+        Sum::term(inputs / hidden, &[Symbol::Tokens, Symbol::Hidden])
     }
 
     /// What the orthogonal adapters of one layer keep: each its own copy of the input, and the

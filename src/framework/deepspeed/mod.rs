@@ -5,6 +5,7 @@
 
 mod stock;
 
+use super::training_arguments as hf;
 use super::{Framework, Kind, Lowering, ReferenceError, UnknownKeys, lowering, schema};
 use crate::document::{Dialect, Document, Syntax, Value};
 use crate::rules::{self, deepspeed_conflicts_with_trainer::Difference};
@@ -383,9 +384,7 @@ fn precision(run: &mut TrainingRun, root: Value<'_>, of: &dyn Fn(Value<'_>) -> O
         return;
     }
     let dtype = low.unwrap_or_else(|| Setting::default_of(Dtype::Fp32, by));
-    if let Some(lora) = &mut run.lora {
-        lora.dtype = dtype.clone();
-    }
+    hf::adapters_under_deepspeed(run, dtype.clone(), by);
     let flag = |path: &str| root.path(path).filter(|v| v.to_bool() == Some(true));
     let low_masters =
         flag("bf16.bf16_master_weights_and_grads").or(flag("fp16.fp16_master_weights_and_grads"));

@@ -35,7 +35,8 @@ pub(super) struct Coordinator {
     places: Vec<Place>,
     /// The last use for which a tensor was fetched or found there.
     fetched_for: Vec<usize>,
-    buffers: Vec<(Handle, Vec<usize>)>,
+    /// Shared buffers, and the tensors that were not used since: its handle lives until all are.
+    buffers: Vec<(Option<Handle>, Vec<usize>)>,
     /// Elements that are there or on their way.
     available: f64,
     /// Is the order known? In the first step nothing is fetched ahead and nothing stays.
@@ -52,10 +53,11 @@ impl Coordinator {
         let inventory = &plan.shape.inventory;
         let mut tensors = vec![(inventory.embedding() as f64, streams.compute)];
         let mut layers: Vec<Vec<usize>> = Vec::new();
+        let of_layer: Vec<(f64, f64)> =
+            streams.layer.fetched.iter().filter(|t| t.0 > persistent).copied().collect();
         for _ in 0..streams.layers {
-            let fetched = streams.layer.tensors.iter().filter(|t| t.0 > persistent);
             let first = tensors.len();
-            tensors.extend(fetched.copied());
+            tensors.extend(&of_layer);
             layers.push((first..tensors.len()).collect());
         }
         let head = if inventory.head_is_tied() {
@@ -260,6 +262,7 @@ impl Streams<'_> {
         if let Place::Coming(buffer) = coordinator.place(index) {
             self.arrive(coordinator, buffer);
         }
+        self.waited_for(coordinator, index);
         if !coordinator.traced {
             return;
         }
@@ -299,18 +302,32 @@ impl Streams<'_> {
         for index in group {
             coordinator.put(*index, Place::Coming(coordinator.buffers.len()));
         }
-        coordinator.buffers.push((handle, group.to_vec()));
+        coordinator.buffers.push((Some(handle), group.to_vec()));
     }
 
     /// All tensors of a shared buffer are copied out of it.
     fn arrive(&mut self, coordinator: &mut Coordinator, buffer: usize) {
-        let Some((shared, group)) = coordinator.buffers.get(buffer).cloned() else { return };
+        let Some((_, group)) = coordinator.buffers.get(buffer).cloned() else { return };
         for index in group {
             let (elements, each) = coordinator.tensor(index);
             let own = self.take_gather((elements * each) as u64);
             coordinator.put(index, Place::Here(own));
         }
-        self.give_gather(shared);
+    }
+
+    /// A tensor is taken out of the registry of what is on its way; the last one of a shared buffer
+    /// gives that back.
+    fn waited_for(&mut self, coordinator: &mut Coordinator, index: usize) {
+        let holds = |(handle, waiting): &&mut (Option<Handle>, Vec<usize>)| {
+            handle.is_some() && waiting.contains(&index)
+        };
+        let Some((handle, waiting)) = coordinator.buffers.iter_mut().find(holds) else { return };
+        waiting.retain(|other| *other != index);
+        if waiting.is_empty()
+            && let Some(shared) = handle.take()
+        {
+            self.give_gather(shared);
+        }
     }
 
     fn let_go(&mut self, coordinator: &mut Coordinator, index: usize) {
@@ -327,6 +344,7 @@ impl Streams<'_> {
             if let Place::Coming(buffer) = coordinator.place(index) {
                 self.arrive(coordinator, buffer);
             }
+            self.waited_for(coordinator, index);
             self.let_go(coordinator, index);
         }
         coordinator.fetched_for.fill(0);
