@@ -1,14 +1,14 @@
 //! What ranks of model parallelism hand to each other inside a step, and the room it takes.
 //!
-//! Keys and values between context ranks, tokens between experts' ranks, activations between pipeline
-//! stages. Tensor parallelism's gathered inputs are in the layers' sums.
+//! Keys and values between context ranks, tokens between experts' ranks. Tensor parallelism's gathered
+//! inputs are in the layers' sums, what goes between pipeline stages in `pipeline`.
 
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver};
 use super::lines::{Lines, line};
 use super::parallel::Degrees;
 use super::plan::Plan;
-use super::timeline::{BEFORE_STEP, LAYER_BACKWARD};
+use super::timeline::LAYER_BACKWARD;
 use crate::run::{ContextExchange, ModelCode, TrainingRun};
 
 const N: Symbol = Symbol::Tokens;
@@ -26,9 +26,6 @@ pub(crate) fn lines(plan: &Plan<'_>, lines: &mut Lines) {
     }
     if degrees.expert > 1 {
         experts(plan, lines);
-    }
-    if degrees.pipeline > 1 {
-        stages(plan, lines);
     }
 }
 
@@ -117,46 +114,12 @@ fn experts(plan: &Plan<'_>, lines: &mut Lines) {
     );
 }
 
-/// PyTorch's stages keep their outputs until the backward (`fwd_cache`); Megatron gives them back
-/// (`deallocate_pipeline_outputs`). Until late 2025 a last stage kept every micro-batch's (`output_chunks`).
-fn stages(plan: &Plan<'_>, lines: &mut Lines) {
-    let run = plan.run;
-    if run.model_code.value != ModelCode::Torchtitan {
-        return;
-    }
-    let element = plan.shape.precision.residual();
-    let drivers = &[Driver::Pipeline, Driver::MicroBatchSize, Driver::SequenceLength];
-    if plan.slice.sends {
-        let name = "outputs that go to the next stage, kept for their backward";
-        lines.sum(
-            line(Component::Activations, name, BEFORE_STEP, drivers, "PyTorch's PipelineStage.fwd_cache"),
-            Some(("micro-batches", plan.slice.in_flight)),
-            &Sum::term(element / token_shares(run), &[N, Symbol::Hidden]),
-            &plan.shape.symbols,
-        );
-    }
-    let waiting = run.gradient_accumulation_steps.value as f64 - 1.0;
-    if plan.slice.last && run.keep_logits.value && waiting > 0.0 {
-        lines.sum(
-            line(
-                Component::Logits,
-                "logits of the other micro-batches, kept by the last stage",
-                BEFORE_STEP,
-                drivers,
-                "PyTorch's PipelineStage.output_chunks, before return_outputs could be off",
-            ),
-            Some(("micro-batches", waiting)),
-            &Sum::term(plan.shape.precision.logit(), &[N, Symbol::Vocabulary]),
-            &plan.shape.symbols,
-        );
-    }
-}
-
 /// Bytes of the buffers that PyTorch's stages once made for the activations and gradients of every
 /// micro-batch; those of 2.15 are made as they are received (`_RecvInfo.allocate_buffer`).
 pub(crate) fn receive_buffers(plan: &Plan<'_>) -> f64 {
     let run = plan.run;
-    if run.model_code.value != ModelCode::Torchtitan || Degrees::of(run).pipeline < 2 {
+    // Where `step` returned its outputs they are counted.
+    if plan.live.is_none() || run.keep_logits.value {
         return 0.0;
     }
     let each = plan.shape.precision.residual() * plan.shape.get(N) * plan.shape.get(Symbol::Hidden)

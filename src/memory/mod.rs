@@ -23,6 +23,7 @@ mod overhead;
 mod own_layers;
 mod parallel;
 pub mod parameters;
+mod pipeline;
 mod plan;
 mod rank;
 mod replay;

@@ -9,6 +9,7 @@ use super::expression::Symbol;
 use super::loss::{self, Chunks, LossContext, LossMemory};
 use super::parallel::{self, Degrees, Slice};
 use super::parameters::{Inventory, ParameterCount, Place, patterns};
+use super::pipeline::{self, Live};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
@@ -54,6 +55,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) gradient: f64,
     /// The part of the model that this rank holds.
     pub(crate) slice: Slice,
+    /// What other micro-batches keep on it, in PyTorch's pipelines.
+    pub(crate) live: Option<Live>,
     /// Parameters of the whole model, and its embedding's.
     pub(crate) whole: (u64, u64),
     /// Trained parameters of the whole model.
@@ -156,7 +159,7 @@ impl<'a> Plan<'a> {
             }
             loss.head_backward = loss.head_backward.map(|s| parallel::gathered_logits(&s, degrees.tensor));
         }
-        Ok(Plan {
+        let mut plan = Plan {
             run,
             adapters,
             activations,
@@ -168,11 +171,14 @@ impl<'a> Plan<'a> {
             weight,
             gradient: run.gradients.value.bytes() as f64,
             slice: slice.clone(),
+            live: None,
             whole,
             whole_trained: if run.lora.is_some() { groups.total } else { whole_groups.total },
             spread_experts,
             shape,
-        })
+        };
+        plan.live = pipeline::live(&plan);
+        Ok(plan)
     }
 
     /// Parameters, total and trained.

@@ -9,10 +9,10 @@ use crate::memory::expression::Symbol;
 use crate::memory::fsdp_groups::{self, Groups};
 use crate::memory::ledger::{Component, Driver, Phase};
 use crate::memory::lines::{Lines, line};
-use crate::memory::parallel::Degrees;
+use crate::memory::pipeline;
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
-use crate::memory::timeline::{AFTER_LOAD, BEFORE_STEP, SAVED, WITH_LAYERS};
+use crate::memory::timeline::{AFTER_LOAD, SAVED, WITH_LAYERS};
 use crate::run::{KeptBuffers, ModelCode, Offload};
 
 pub(super) const FSDP: &str = "PyTorch FSDP, traced";
@@ -55,9 +55,8 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
         sharded_gradients(plan, shards, if apart { embedding } else { root }, lines);
     }
     sharded_optimizer(plan, rank, shards, &plan.optimizer, lines);
-    if parallel_stages(plan) {
-        let ends = if apart { embedding.max(root - embedding) } else { root };
-        over_micro_batches(plan, (compute, reduce), layer.max(ends), lines);
+    if pipeline::waits(plan, rank) {
+        pipeline::sharded(plan, lines);
         return;
     }
     if apart {
@@ -190,29 +189,6 @@ fn kept_buffers(plan: &Plan<'_>, kept: KeptBuffers, (compute, reduce): (f64, f64
     lines.product(
         line(Component::Communication, name, gradients, drivers, SOURCE),
         &[("bytes", reduce), ("P_r, trained", trained)],
-    );
-}
-
-/// PyTorch's pipeline stages put off FSDP's reduction and give no weights back until the last micro-batch.
-fn parallel_stages(plan: &Plan<'_>) -> bool {
-    Degrees::of(plan.run).pipeline > 1 && plan.adapters.is_none() && deferred(plan).is_some()
-}
-
-/// Weights and gradients of a stage that works on several micro-batches.
-fn over_micro_batches(plan: &Plan<'_>, (compute, reduce): (f64, f64), group: f64, lines: &mut Lines) {
-    const STAGE: &str =
-        "PyTorch's PipelineStage.backward_maybe_with_nosync: no reshard, no reduction before the last";
-    let drivers = &[Driver::Pipeline, Driver::DataParallel, Driver::Model];
-    let all = plan.shape.inventory.total() as f64;
-    let name = "gathered weights, kept over all micro-batches";
-    lines.product(
-        line(Component::Communication, name, BEFORE_STEP, drivers, STAGE),
-        &[("bytes", compute), ("P", all)],
-    );
-    let name = "a group's gradients being reduced";
-    lines.product(
-        line(Component::Communication, name, &[Phase::BackwardEnd], drivers, STAGE),
-        &[("bytes", reduce), ("largest group", group)],
     );
 }
 

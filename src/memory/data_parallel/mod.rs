@@ -11,6 +11,7 @@ mod zero;
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
 use super::parallel::Degrees;
+use super::pipeline;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::states::{OptimizerMemory, quantized_bytes};
@@ -203,7 +204,9 @@ pub(crate) fn deferred(plan: &Plan<'_>) -> Option<f64> {
 fn sharded_gradients(plan: &Plan<'_>, shards: f64, root: f64, lines: &mut Lines) {
     let g = plan.gradient;
     let total = plan.groups.total + plan.spread_experts;
-    if let Some(each) = deferred(plan) {
+    if let Some((each, live)) = deferred(plan).zip(plan.live) {
+        pipeline::gradients(plan, each, live, lines);
+    } else if let Some(each) = deferred(plan) {
         lines.product(
             line(
                 Component::Gradients,

@@ -1,5 +1,6 @@
 //! Pipeline stages: their layers, and how many micro-batches are in flight on each.
 
+use super::Part;
 use crate::catalog::Architecture;
 use crate::run::{ModelCode, PipelineSchedule, Setting, StageLayers, TrainingRun};
 
@@ -47,8 +48,8 @@ pub(crate) struct Slice {
     pub(crate) last: bool,
     /// Micro-batches whose activations of all layers here are alive at once.
     pub(crate) in_flight: f64,
-    /// One of its chunks is not the model's last: what it puts out goes to another stage.
-    pub(crate) sends: bool,
+    /// Its part in PyTorch's schedule; `None` without a pipeline, or in another code's.
+    pub(crate) part: Option<Part>,
 }
 
 impl Slice {
@@ -82,7 +83,7 @@ pub(crate) fn slices(run: &TrainingRun, architecture: &Architecture) -> Result<V
             first: true,
             last: true,
             in_flight: 1.0,
-            sends: false,
+            part: None,
         }]);
     }
     if architecture.encoder_layers > 0 {
@@ -116,7 +117,14 @@ pub(crate) fn slices(run: &TrainingRun, architecture: &Architecture) -> Result<V
             first: stage == 0,
             last: stage == if schedule.is_v() { 0 } else { stages - 1 },
             in_flight: in_flight(schedule, stage, stages, chunks, (batches, group)),
-            sends: stage + 1 < stages || chunks > 1,
+            part: (run.model_code.value == ModelCode::Torchtitan).then_some(Part {
+                schedule,
+                stage,
+                stages,
+                chunks,
+                batches,
+                group,
+            }),
         })
         .collect())
 }

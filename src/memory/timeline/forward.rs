@@ -94,7 +94,7 @@ pub(crate) fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
 /// A pipeline stage holds the activations of micro-batches whose backward has not come back yet.
 fn in_flight(plan: &Plan<'_>, checkpointed: f64, whole: f64, lines: &mut Lines) {
     let waiting = plan.slice.in_flight - 1.0;
-    if waiting == 0.0 {
+    if waiting == 0.0 || plan.live.is_some() {
         return;
     }
     let a = &plan.activations;

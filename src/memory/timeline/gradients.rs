@@ -5,6 +5,7 @@ use crate::memory::data_parallel::bucket_views;
 use crate::memory::expression::{Sum, Symbol};
 use crate::memory::ledger::{Component, Driver, Phase, PhaseSet};
 use crate::memory::lines::{Line, Lines, line};
+use crate::memory::pipeline;
 use crate::memory::plan::Plan;
 use crate::memory::shape::Precision;
 use crate::run::{Checkpointing, Loss, ModelCode, OptimizerImplementation};
@@ -33,6 +34,13 @@ pub(crate) fn gradients(plan: &Plan<'_>, lines: &mut Lines) {
                 drivers,
                 source: "DDP with gradient_as_bucket_view; traced",
             },
+            &[("bytes", g), ("P_trained", groups.total)],
+        );
+    } else if let Some(live) = plan.live.filter(|_| plan.run.gradient_accumulation_steps.value > 1) {
+        pipeline::gradients(plan, g, live, lines);
+        let name = "gradients";
+        lines.product(
+            line(Component::Gradients, name, &[Phase::OptimizerStep], drivers, TIMELINE),
             &[("bytes", g), ("P_trained", groups.total)],
         );
     } else if plan.run.gradient_accumulation_steps.value > 1 {
@@ -166,7 +174,11 @@ fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
         && matches!(plan.run.loss.value, Loss::Chunked { chunked } if chunked > 1);
     let in_place =
         plan.shape.precision == Precision::Mixed || plan.run.loss.value.without_logits() || chunked;
-    let matrix = plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
+    // A stage may have the embedding and no head, or the other way.
+    let matrix = match plan.live {
+        Some(_) => plan.gradient * plan.shape.inventory.embedding() as f64,
+        None => plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden),
+    };
     let drivers = &[Driver::Model, Driver::Gradients];
     let tied = plan.groups.tied;
     let copies = match (tied, accumulated, in_place) {

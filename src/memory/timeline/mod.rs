@@ -21,6 +21,7 @@ use super::dtensor;
 use super::exchange;
 use super::ledger::{Ledger, Phase};
 use super::lines::Lines;
+use super::pipeline;
 use super::plan::Plan;
 use super::rank::Rank;
 use backward::layer_backward;
@@ -81,6 +82,7 @@ pub(crate) fn ledger(plan: &Plan<'_>, rank: &Rank) -> Ledger {
     data_parallel::forward_alone(plan, rank, &mut lines);
     dtensor::lines(plan, rank, &mut lines);
     exchange::lines(plan, &mut lines);
+    pipeline::lines(plan, rank, &mut lines);
     inputs(plan, &mut lines);
     reference(plan, rank, &mut lines);
     beside::lines(plan, rank, &mut lines);

@@ -1,12 +1,14 @@
 """torchtitan: `python -m torchtitan.train --job.config_file FILE`.
 
 Several ranks are torchtitan's own `--comm.mode fake_backend`: rank 0 of the product of the file's
-degrees. Parameters are initialised, not loaded.
+degrees, or the first rank of the pipeline stage in the file's first comment, `# pipeline rank 1`.
+Parameters are initialised, not loaded.
 """
 
 import os
 from pathlib import Path
 
+import pipeline
 from common import dataset, tokenizer, words
 
 BASE = {
@@ -73,6 +75,57 @@ CASES = {
 }
 
 
+def pipelines():
+    """One rank each of a pipeline: the schedule, what is recomputed, the stages, the micro-batches, FSDP and tensor ranks."""
+    schedules = {"1f1b": "1F1B", "gpipe": "GPipe", "interleaved": "Interleaved1F1B", "looped": "LoopedBFS",
+                 "izb": "InterleavedZeroBubble", "zbv": "ZBVZeroBubble"}
+    rows = """
+        1f1b 4 8 full 4 1 0,1,3
+        1f1b 4 8 none 4 1 0,1,3
+        1f1b 4 16 full 4 1 0,3
+        1f1b 4 4 none 4 1 0,3
+        1f1b 2 4 op 4 1 0,1
+        gpipe 4 8 full 4 1 0,1,3
+        gpipe 4 4 none 4 1 0,3
+        interleaved 4 8 full 4 1 0,1,3
+        interleaved 4 8 none 4 1 0,3
+        interleaved 2 4 full 8 1 0,1
+        interleaved 4 16 full 4 1 0,3
+        looped 4 8 full 4 1 0,3
+        izb 4 8 none 4 1 0,3
+        zbv 4 8 none 4 1 0,1,3
+        1f1b 4 8 full 1 1 0,1,3
+        1f1b 4 8 none 1 1 1
+        gpipe 4 8 full 1 1 0,3
+        interleaved 4 8 full 1 1 0,1,3
+        1f1b 4 8 full 4 4 0,1,3
+        1f1b 4 8 none 2 2 0,3
+        interleaved 4 8 full 4 4 0,3
+        gpipe 4 8 full 2 4 1
+        1f1b 4 8 full 1 4 0,1,3
+    """
+    for row in rows.split("\n"):
+        if not row.strip():
+            continue
+        schedule, stages, batches, recomputed, shards, tensor, ranks = row.split()
+        for rank in ranks.split(","):
+            changes = {
+                "#": f"pipeline rank {rank}",
+                "parallelism.pipeline_parallel_schedule": schedules[schedule],
+                "parallelism.pipeline_parallel_degree": int(stages),
+                "training.local_batch_size": int(batches),
+                "training.steps": 3,
+                MODE: "selective" if recomputed == "op" else recomputed,
+                OPTION: "op" if recomputed == "op" else None,
+                SHARD: int(shards),
+                TENSOR: int(tensor) if tensor != "1" else None,
+            }
+            yield f"{schedule}-{stages}-{batches}-{recomputed}-shard-{shards}-tensor-{tensor}-rank-{rank}", (LLAMA, changes)
+
+
+CASES.update(pipelines())
+
+
 def prepare(_folder):
     dataset("data", "text", [{"text": words(4096 + 64, n)} for n in range(64)])
     Path("assets").mkdir(exist_ok=True)
@@ -88,14 +141,18 @@ def load():
 
 def ranks(config):
     """The product of the file's degrees, which is the number of GPUs it is for."""
+    product = 1
+    for key, degree in degrees(config).items():
+        if not key.startswith("expert"):
+            product *= int(degree)
+    return product
+
+
+def degrees(config):
     import tomllib
 
     parallel = tomllib.loads(Path(config).read_text()).get("parallelism", {})
-    product = 1
-    for key, degree in parallel.items():
-        if key.endswith("_degree") and not key.startswith("expert"):
-            product *= int(degree)
-    return product
+    return {key: degree for key, degree in parallel.items() if key.endswith("_degree")}
 
 
 def run(config):
@@ -105,6 +162,7 @@ def run(config):
     world = ranks(config)
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(world), NGPU=str(world), MASTER_ADDR="localhost", MASTER_PORT="0")
     without_cudnn()
+    on_pipeline_rank(pipeline.of_file(Path(config)), degrees(config).get("pipeline_parallel_degree", 1))
     # The command line was read at import.
     ConfigManager.parse_args.__defaults__ = (["--job.config_file", str(config), "--comm.mode", "fake_backend"],)
     main(Trainer)
@@ -123,3 +181,26 @@ def without_cudnn():
         self.sdpa_backends = [backend for backend in self.sdpa_backends if backend != SDPBackend.CUDNN_ATTENTION]
 
     attention.ScaledDotProductAttentionWrapper.__init__ = init
+
+
+def on_pipeline_rank(stage, stages):
+    import torch
+    from torchtitan.config import TORCH_DTYPE_MAP
+    from torchtitan.distributed import pipeline_parallel, utils
+
+    def start(world_size, _mode="fake_backend"):
+        torch.distributed.init_process_group("fake", rank=stage * (world_size // stages), world_size=world_size)
+
+    utils.init_fake_mode = start
+    build = pipeline_parallel.build_pipeline_schedule
+
+    def schedule(job_config, parts, loss_fn):
+        parallel, training = job_config.parallelism, job_config.training
+        sharded = isinstance(parts[0].submod, torch.distributed.fsdp.FSDPModule)
+        shape = (parallel.pipeline_parallel_microbatch_size,
+                 training.seq_len // parallel.context_parallel_degree // parallel.tensor_parallel_degree,
+                 parts[0].submod.model_args.dim)
+        pipeline.over_fake_group(shape, TORCH_DTYPE_MAP[training.mixed_precision_param if sharded else training.dtype])
+        return build(job_config, parts, loss_fn)
+
+    pipeline_parallel.build_pipeline_schedule = schedule
