@@ -84,7 +84,7 @@ pub(crate) fn loss(loss: &mut LossMemory, run: &TrainingRun) {
 }
 
 /// Parameters of the whole table and of this rank's rows, where a rank makes the whole gradient.
-fn tables(plan: &Plan<'_>) -> Option<(f64, f64)> {
+pub(crate) fn tables(plan: &Plan<'_>) -> Option<(f64, f64)> {
     let rows = plan.shape.inventory.embedding() as f64;
     (splits(plan.run) && plan.slice.first).then_some((plan.whole.1 as f64, rows))
 }

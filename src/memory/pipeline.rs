@@ -4,6 +4,7 @@
 
 use super::activations::split_layers;
 use super::data_parallel::{Strategy, deferred};
+use super::dtensor;
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Phase};
 use super::lines::{Lines, line};
@@ -44,6 +45,9 @@ pub(crate) struct Held {
     /// Parts of the rank's parameters that have gradients before and after this backward.
     before: f64,
     after: f64,
+    /// The embedding has its gradient before, or gets its first.
+    table: f64,
+    new_table: f64,
     /// Part of them whose gradients are reduced and whose weights are given back.
     finished: f64,
 }
@@ -249,6 +253,10 @@ fn held(plan: &Plan<'_>, part: &Part, shares: &[f64], moment: &Moment) -> Held {
             held.finished += share;
         } else if done > 0.0 {
             held.before += share;
+            held.table += if part.piece(chunk) == 0 { 1.0 } else { 0.0 };
+        }
+        if at_work && part.piece(chunk) == 0 && done == 0.0 {
+            held.new_table = 1.0;
         }
         if moment.batches > done as u64 && (done > 0.0 || at_work) {
             held.after += share;
@@ -382,7 +390,8 @@ pub(crate) fn gradients(plan: &Plan<'_>, each: f64, live: Live, lines: &mut Line
 /// The embedding's new gradient beside the sum of the earlier ones, in the dtype it is computed in.
 fn fresh(plan: &Plan<'_>, held: &Held) -> f64 {
     let bytes = deferred(plan).map_or(plan.gradient, |_| computed(plan));
-    if held.begins { bytes * plan.shape.inventory.embedding() as f64 } else { 0.0 }
+    let rows = plan.shape.inventory.embedding() as f64;
+    if held.begins { bytes * dtensor::tables(plan).map_or(rows, |(whole, _)| whole) } else { 0.0 }
 }
 
 /// FSDP's copy of a group's gradients as it is reduced, once a chunk's last micro-batch is through. The
@@ -413,6 +422,21 @@ pub(crate) fn sharded(plan: &Plan<'_>, lines: &mut Lines) {
             line(Component::Communication, name, &phases, drivers, DATA),
             &[("bytes", computed(plan)), ("part", part), ("P", all)],
         );
+    }
+    if let (Some((whole, rows)), Some(each)) = (dtensor::tables(plan), deferred(plan)) {
+        // Beyond this rank's rows, which are counted with the others.
+        for (phases, there) in merged([
+            (HEAD, live.at_loss.table),
+            (TOP, live.at_layers.table),
+            (&[Phase::BackwardBottom], live.at_end.table),
+            (&[Phase::BackwardEnd], live.at_end.table + live.at_end.new_table),
+        ]) {
+            let name = "the embedding's gradient, whole on each rank";
+            lines.product(
+                line(Component::Gradients, name, &phases, drivers, DATA),
+                &[("there", there), ("bytes", each), ("(V·d − P_e)", (whole - rows).max(0.0))],
+            );
+        }
     }
     let (fresh, reduced) = (fresh(plan, &live.at_end), reduced(plan, &live.at_end));
     let (component, name, bytes) = if fresh > reduced {

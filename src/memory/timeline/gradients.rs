@@ -2,6 +2,7 @@
 
 use super::{BACKWARD, GRADIENTS_WHOLE, LAYER_BACKWARD, STEP, TIMELINE};
 use crate::memory::data_parallel::bucket_views;
+use crate::memory::dtensor;
 use crate::memory::expression::{Sum, Symbol};
 use crate::memory::ledger::{Component, Driver, Phase, PhaseSet};
 use crate::memory::lines::{Line, Lines, line};
@@ -176,7 +177,10 @@ fn tied_gradients(plan: &Plan<'_>, lines: &mut Lines) {
         plan.shape.precision == Precision::Mixed || plan.run.loss.value.without_logits() || chunked;
     // A stage may have the embedding and no head, or the other way.
     let matrix = match plan.live {
-        Some(_) => plan.gradient * plan.shape.inventory.embedding() as f64,
+        Some(_) => {
+            let rows = plan.shape.inventory.embedding() as f64;
+            plan.gradient * dtensor::tables(plan).map_or(rows, |(whole, _)| whole)
+        }
         None => plan.gradient * plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden),
     };
     let drivers = &[Driver::Model, Driver::Gradients];
