@@ -88,7 +88,7 @@ fn what_deepspeed_offloads_is_not_on_the_gpu() {
         );
         let e = native::estimate_native(&text, &architecture).expect("an estimate");
         for (what, estimate, truth, most) in
-            [("allocated", e.allocated, allocated, 0.04), ("reserved", e.reserved, reserved, 0.13)]
+            [("allocated", e.allocated, allocated, 0.04), ("reserved", e.reserved, reserved, 0.05)]
         {
             let error = estimate.0 as f64 / truth - 1.0;
             println!("{stage} {offload}: {what} {:+.1} %", error * 100.0);

@@ -75,6 +75,7 @@ pub(crate) struct Replayed {
     pub(crate) doubt: Option<(f64, f64)>,
 }
 
+#[derive(Clone)]
 pub(super) struct Replay<'a> {
     /// This batch's length as a part of the longest.
     pub(super) scale: f64,

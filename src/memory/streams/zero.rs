@@ -2,8 +2,19 @@
 //! that are configured, whatever the model's.
 
 use super::super::allocator::Handle;
-use super::Streams;
+use super::{Scheme, Streams, Unit};
 use crate::run::Optimizer;
+
+/// Gradients on their way to the ranks that keep them. They come in the reverse order of the model.
+#[derive(Default)]
+pub(super) struct Bucket {
+    /// Elements in it.
+    filled: f64,
+    /// Elements that were reduced before.
+    reduced: f64,
+    /// Stage 1 and 2: where this rank's gradients are put.
+    part: Option<Handle>,
+}
 
 impl Streams<'_> {
     /// Elements of a reduction bucket, and how many there are.
@@ -48,7 +59,7 @@ impl Streams<'_> {
     }
 
     pub(super) fn step_zero(&mut self, first: bool) {
-        let (bucket, twice) = self.buckets();
+        let (most, twice) = self.buckets();
         let body = self.main.take_scaled(&self.main.body.clone());
         let mut kept = Vec::new();
         for _ in 0..self.layers {
@@ -56,24 +67,16 @@ impl Streams<'_> {
         }
         let mut head = self.main.loss();
         let mut stream = (!head.is_empty()).then(|| head.remove(0));
-        let buffers = self.main.take_all(&vec![(bucket * self.compute) as u64; twice]);
-        let mut filled = 0.0;
-        let waits = self.head_gradient(head, &mut filled);
-        // One buffer takes this rank's part of the gradients, made when the first of them comes: the
-        // first rank's are the embedding's and the lowest layers', which come last.
-        let mine = self.trained() / self.shards;
-        let embedding = self.plan.shape.inventory.embedding() as f64;
-        let mut part = None;
-        for layer in (0..self.layers).rev() {
+        let buffers = self.main.take_all(&vec![(most * self.compute) as u64; twice]);
+        let mut bucket = Bucket::default();
+        let waits = self.head_gradient(head, &mut bucket);
+        for _ in 0..self.layers {
             let own = kept.pop().unwrap_or_default();
             let working = self.layer_backward();
             if self.plan.adapters.is_none() {
                 for elements in self.layer.tensors.iter().rev().map(|t| t.0).collect::<Vec<_>>() {
                     self.passing_gradient(elements);
-                    self.bucketed(elements, &mut filled);
-                }
-                if embedding + layer as f64 * self.layer.trained < mine {
-                    part.get_or_insert_with(|| self.take_reduce((mine * self.compute) as u64));
+                    self.bucketed(elements, &mut bucket);
                 }
             }
             self.end_layer(working, own, &mut stream);
@@ -81,14 +84,14 @@ impl Streams<'_> {
         self.main.give_all(stream.into_iter().collect());
         if self.plan.adapters.is_none() {
             let gradient = self.embedding_gradient(waits);
-            part.get_or_insert_with(|| self.take_reduce((mine * self.compute) as u64));
+            let embedding = self.plan.shape.inventory.embedding() as f64;
+            self.bucketed(embedding, &mut bucket);
             self.main.allocator.give(gradient);
-            self.bucketed(embedding, &mut filled);
-            self.flush(filled);
+            self.flush(&mut bucket);
         }
         self.main.give_all(body);
         self.main.give_all(buffers);
-        self.optimize_zero(first, part);
+        self.optimize_zero(first, bucket.part);
         self.release_held();
     }
 
@@ -99,29 +102,71 @@ impl Streams<'_> {
     }
 
     /// A gradient goes into the bucket, which is reduced before it would overflow.
-    pub(super) fn bucketed(&mut self, elements: f64, bucket: &mut f64) {
-        if *bucket > 0.0 && *bucket + elements > self.buckets().0 {
-            self.flush(*bucket);
-            *bucket = 0.0;
+    pub(super) fn bucketed(&mut self, elements: f64, bucket: &mut Bucket) {
+        if bucket.filled > 0.0 && bucket.filled + elements > self.buckets().0 {
+            self.flush(bucket);
         }
-        *bucket += elements;
+        bucket.filled += elements;
     }
 
-    /// Several tensors are copied to interleave their parts; one alone is not.
-    pub(super) fn flush(&mut self, elements: f64) {
-        let alone = elements >= self.buckets().0;
-        let copy = self.take_reduce(if alone { 0 } else { (elements * self.compute) as u64 });
+    /// Stage 3 copies several tensors to interleave their parts, and not one alone. Stage 1 and 2 copy
+    /// what goes to several ranks (`average_tensor` joins neighbours of one rank, `allreduce_bucket`
+    /// flattens the pieces). With the first gradient of its own part a rank makes the buffer for all of
+    /// them, whole tensors at its ends (`copy_grads_in_partition`).
+    pub(super) fn flush(&mut self, bucket: &mut Bucket) {
+        let mine = self.trained() / self.shards;
+        let above = (self.trained() - bucket.reduced).max(0.0);
+        let below = (above - bucket.filled).max(0.0);
+        let partitions = matches!(self.scheme, Scheme::Zero(1 | 2));
+        let copied = if partitions {
+            (below / mine).floor() < ((above - 1.0) / mine).floor()
+        } else {
+            bucket.filled < self.buckets().0
+        };
+        let copy = self.take_reduce(if copied { (bucket.filled * self.compute) as u64 } else { 0 });
         self.give_reduce(copy);
+        if partitions && below < mine && self.plan.adapters.is_none() {
+            if self.host.1 {
+                self.to_the_host(mine);
+            } else if bucket.part.is_none() {
+                bucket.part = Some(self.take_reduce((self.first_part(mine) * self.compute) as u64));
+            }
+        }
+        bucket.reduced += bucket.filled;
+        bucket.filled = 0.0;
+    }
+
+    /// A gradient whose states are on the host: its norm in double precision, then its fp32 copy
+    /// (`set_norm_for_param_grad_in_gpu`, `async_inplace_copy_grad_to_fp32_buffer_from_gpu`).
+    fn to_the_host(&mut self, mine: f64) {
+        let largest = mine.min(self.plan.trained.largest);
+        for bytes in [8.0, 4.0] {
+            let passing = self.take_reduce((bytes * largest) as u64);
+            self.give_reduce(passing);
+        }
+    }
+
+    /// Elements of the tensors that lie in the first rank's part, wholly or in part.
+    fn first_part(&self, mine: f64) -> f64 {
+        let of = |unit: &Unit| -> Vec<u64> { unit.tensors.iter().map(|t| t.0 as u64).collect() };
+        let mut sum = 0.0;
+        for elements in self.in_order(&of(&self.root), &of(&self.layer)) {
+            if sum >= mine {
+                break;
+            }
+            sum += elements as f64;
+        }
+        sum
     }
 
     /// The head's gradient goes into the bucket; a tied one waits for the embedding's.
-    pub(super) fn head_gradient(&mut self, made: Vec<Handle>, filled: &mut f64) -> Vec<Handle> {
+    pub(super) fn head_gradient(&mut self, made: Vec<Handle>, bucket: &mut Bucket) -> Vec<Handle> {
         if self.plan.groups.tied {
             return made;
         }
         self.main.give_all(made);
         if self.plan.adapters.is_none() {
-            self.bucketed(self.plan.shape.inventory.head() as f64, filled);
+            self.bucketed(self.plan.shape.inventory.head() as f64, bucket);
         }
         Vec::new()
     }

@@ -6,6 +6,7 @@
 
 use super::super::allocator::Handle;
 use super::Streams;
+use super::zero::Bucket;
 
 /// DeepSpeed's default of `stage3_max_reuse_distance`, which nobody changes alone.
 const REUSE_DISTANCE: f64 = 1e9;
@@ -197,7 +198,7 @@ impl Streams<'_> {
         let mut head = self.main.loss();
         let mut stream = (!head.is_empty()).then(|| head.remove(0));
         self.used(coordinator, 1);
-        let mut bucket = 0.0;
+        let mut bucket = Bucket::default();
         let waits = self.head_gradient(head, &mut bucket);
         for _ in 0..self.layers {
             let own = kept.pop().unwrap_or_default();
@@ -221,7 +222,7 @@ impl Streams<'_> {
             let gradient = self.embedding_gradient(waits);
             self.main.allocator.give(gradient);
             self.bucketed(embedding, &mut bucket);
-            self.flush(bucket);
+            self.flush(&mut bucket);
         }
         self.main.give_all(body);
         self.end_of_step(coordinator);
