@@ -71,6 +71,7 @@ pub(crate) fn loss(cx: LossContext, table: Table, symbols: &Symbols) -> LossMemo
     let mut memory = match cx.loss {
         Loss::Full if cx.saved_head => full_with_cast_head(cx, table),
         Loss::Full => full(table),
+        Loss::FullUpcastShifted => upcast_shifted(cx),
         Loss::FullShifted => shifted(cx),
         Loss::FullShiftedNoUpcast => shifted_no_upcast(cx),
         Loss::FullNoUpcast => no_upcast(cx),
@@ -123,7 +124,7 @@ fn of_the_decoder(sum: &mut Sum) {
     }
 }
 
-/// Transformers from 4.46: logits, `.float()`, log-softmax; backward holds the log-softmax, the
+/// Transformers from 4.49: logits, `.float()`, log-softmax; backward holds the log-softmax, the
 /// gradient of the negative log-likelihood and the gradient of the log-softmax, 4 bytes each.
 fn full(table: Table) -> LossMemory {
     LossMemory {
@@ -161,6 +162,18 @@ fn shifted(cx: LossContext) -> LossMemory {
         backward: Sum::term(8.0, LOGITS),
         head_backward: None,
         source: "fp32 logits, their shifted copy, log-softmax (transformers before 4.46), traced",
+    }
+}
+
+/// Transformers 4.46 to 4.48: the model still holds the head's logits while its loss function
+/// upcasts them and shifts that with a copy (`ForCausalLMLoss` of those releases).
+fn upcast_shifted(cx: LossContext) -> LossMemory {
+    let memory = shifted(cx);
+    let held = if cx.logit < 4.0 { cx.logit } else { 0.0 };
+    LossMemory {
+        forward: memory.forward.plus(&Sum::term(held, LOGITS)),
+        source: "logits, an fp32 copy, its shifted copy, log-softmax (transformers 4.46 to 4.48)",
+        ..memory
     }
 }
 

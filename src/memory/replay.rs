@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::rank::Rank;
 use super::shape::Precision;
 use super::states::quantized_bytes;
+use crate::catalog::Family;
 use crate::run::{Loss, OptimizerImplementation};
 
 /// One trained tensor: gradient and states come with it.
@@ -356,20 +357,33 @@ impl<'a> Replay<'a> {
         vec![input, weight]
     }
 
+    /// The model divides or multiplies its logits, out of place.
+    fn scales_logits(&self) -> bool {
+        use Family::{Cohere, Cohere2, Granite, GraniteMoeHybrid};
+        matches!(self.plan.shape.architecture.family, Cohere | Cohere2 | Granite | GraniteMoeHybrid)
+    }
+
     /// Logits of `w` bytes, their fp32 copy of `upcast` bytes, the log-softmax and two gradients of
     /// `kept` bytes; back comes the logits' gradient.
     fn upcast_loss(&mut self, w: f64, upcast: f64, kept: f64) -> Handle {
+        let raw = self.allocator.take(if self.scales_logits() { self.logits(w) } else { 0 });
         let logits = self.allocator.take(self.logits(w));
+        self.allocator.give(raw);
         let float = self.allocator.take(self.logits(upcast));
-        if upcast > 0.0 {
+        let loss = self.plan.run.loss.value;
+        let shifted = matches!(loss, Loss::FullShifted | Loss::FullUpcastShifted);
+        // Before 4.46 the model upcast its own logits, since then the loss function upcasts for itself.
+        let (returned, passed) =
+            if upcast > 0.0 && loss != Loss::FullShifted { (logits, Some(float)) } else { (float, None) };
+        let returned = if upcast > 0.0 { returned } else { logits };
+        if upcast > 0.0 && loss == Loss::FullShifted {
             self.allocator.give(logits);
         }
-        let shifted = self.plan.run.loss.value == Loss::FullShifted;
         let copy = self.allocator.take(self.logits(if shifted { kept } else { 0.0 }));
         let softmax = self.allocator.take(self.logits(kept));
         self.allocator.give(copy);
+        self.give_all(passed.into_iter().collect());
         self.end_context();
-        let returned = if upcast > 0.0 { float } else { logits };
         if self.plan.run.keep_logits.value && shifted {
             self.held = Some(returned);
         } else {

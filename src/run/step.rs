@@ -167,8 +167,11 @@ pub enum Kernels {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
-    /// All logits at once, upcast to fp32 (transformers from 4.46).
+    /// All logits at once, upcast to fp32 (transformers from 4.49).
     Full,
+    /// All logits at once, upcast to fp32 beside the head's own, and shifted with a copy
+    /// (transformers 4.46 to 4.48).
+    FullUpcastShifted,
     /// All logits at once, upcast to fp32 and shifted with a copy (transformers before 4.46).
     FullShifted,
     /// All logits at once, shifted with a copy in the head's own precision: GPT-NeoX, Falcon, OPT and
