@@ -95,6 +95,7 @@ pub fn plain(
             fsdp: None,
             one_loads: of(false, by),
             ends_apart: of(false, by),
+            checkpoints_around_units: of(false, by),
         },
         unknown: Vec::new(),
     }

@@ -111,12 +111,25 @@ impl Allocator {
 
     /// Takes a block back.
     pub(crate) fn give(&mut self, handle: Handle) {
+        self.count_out(handle);
+        self.reuse(handle);
+    }
+
+    /// Counts a block as given back that cannot be handed out yet: another stream still works on it
+    /// (`record_stream`).
+    pub(crate) fn count_out(&mut self, Handle(block): Handle) {
+        if block != NONE {
+            self.allocated -= self.blocks[block as usize].size;
+            self.requested -= self.blocks[block as usize].asked;
+        }
+    }
+
+    /// Makes a block that was counted out one to hand out again.
+    pub(crate) fn reuse(&mut self, handle: Handle) {
         let Handle(mut block) = handle;
         if block == NONE {
             return;
         }
-        self.allocated -= self.blocks[block as usize].size;
-        self.requested -= self.blocks[block as usize].asked;
         let Block { previous, next, .. } = self.blocks[block as usize];
         if next != NONE && self.blocks[next as usize].free {
             self.absorb(block, next);

@@ -296,4 +296,7 @@ pub struct Parallelism {
     /// FSDP wraps the embedding, and the last norm with the head, in groups of their own, rather
     /// than leave them to the root.
     pub ends_apart: Setting<bool>,
+    /// Checkpoints lie around FSDP's units rather than inside them: what a model that checkpoints its
+    /// layers itself does (transformers before 4.52).
+    pub checkpoints_around_units: Setting<bool>,
 }

@@ -364,6 +364,10 @@ pub struct Fsdp {
     pub reduce: Option<Dtype>,
     /// Embedding, and last norm with head, are wrapped in groups of their own. Default: false.
     pub ends_apart: Option<bool>,
+    /// Checkpoints lie around FSDP's units, not inside them (transformers before 4.52). Under version 1,
+    /// reentrant checkpoints and frozen weights, every layer's input and its gradient then stay until
+    /// the backward ends. Default: false.
+    pub checkpoints_around_units: Option<bool>,
     /// Only the last micro-batch's backward reduces gradients (`no_sync`). Default: false.
     pub deferred_reduction: Option<bool>,
     /// Buffers that are never given back, as Megatron's FSDP has them: none, layers (two for layers' weights

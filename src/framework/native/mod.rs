@@ -350,6 +350,7 @@ fn parallelism(cx: &Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallelism 
         zero: zero.then(|| zero_buffers(cx, data_parallel.value)),
         one_loads: or(cx, &key("one_loads"), false),
         ends_apart: or(cx, &key("fsdp.ends_apart"), false),
+        checkpoints_around_units: or(cx, &key("fsdp.checkpoints_around_units"), false),
         fsdp: fsdp.then(|| FsdpOptions {
             version: or(cx, &key("fsdp.version"), 2),
             reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),

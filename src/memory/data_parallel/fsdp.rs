@@ -5,7 +5,7 @@ use super::{
     sharded_optimizer,
 };
 use crate::memory::dtensor;
-use crate::memory::expression::Symbol;
+use crate::memory::expression::{Sum, Symbol};
 use crate::memory::fsdp_groups::{self, Groups};
 use crate::memory::ledger::{Component, Driver, Phase};
 use crate::memory::lines::{Lines, line};
@@ -13,7 +13,7 @@ use crate::memory::pipeline;
 use crate::memory::plan::Plan;
 use crate::memory::rank::Rank;
 use crate::memory::timeline::{AFTER_LOAD, SAVED, WITH_LAYERS};
-use crate::run::{KeptBuffers, ModelCode, Offload};
+use crate::run::{Checkpointing, KeptBuffers, ModelCode, Offload};
 
 pub(super) const FSDP: &str = "PyTorch FSDP, traced";
 
@@ -103,17 +103,17 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
         );
     }
     let drivers = &[Driver::DataParallel, Driver::Model];
+    let (name, formula, gathered) = if gathers_late(plan) {
+        ("gathered weights: root group and a layer, none ahead", "P_r + P_l", root + layer)
+    } else {
+        ("gathered weights: root group, a layer and the next", "P_r + 2·P_l", root + 2.0 * layer)
+    };
     lines.product(
-        line(
-            Component::Communication,
-            "gathered weights: root group, a layer and the next",
-            &[Phase::BackwardBottom],
-            drivers,
-            FSDP,
-        ),
-        &[("bytes", compute), ("P_r + 2·P_l", root + 2.0 * layer)],
+        line(Component::Communication, name, &[Phase::BackwardBottom], drivers, FSDP),
+        &[("bytes", compute), (formula, gathered)],
     );
     if plan.adapters.is_some() {
+        held_by_hooks(plan, lines);
         return;
     }
     let head = plan.shape.get(Symbol::Vocabulary) * plan.shape.get(Symbol::Hidden);
@@ -189,6 +189,43 @@ fn kept_buffers(plan: &Plan<'_>, kept: KeptBuffers, (compute, reduce): (f64, f64
     lines.product(
         line(Component::Communication, name, gradients, drivers, SOURCE),
         &[("bytes", reduce), ("P_r, trained", trained)],
+    );
+}
+
+/// A reentrant checkpoint around FSDP1's units: their first forward records no graph, so that no unit
+/// is known to need its weights in the backward, and none is gathered ahead.
+pub(crate) fn gathers_late(plan: &Plan<'_>) -> bool {
+    let parallel = &plan.run.parallelism;
+    parallel.fsdp.as_ref().is_some_and(|fsdp| fsdp.version.value == 1)
+        && parallel.checkpoints_around_units.value
+        && plan.run.reentrant_checkpointing.value
+        && plan.run.activation_checkpointing.value == Checkpointing::Full
+}
+
+/// FSDP1 reshards a frozen unit once the gradients of its inputs are there, by a hook on those inputs
+/// that stays until the backward ends. A reentrant checkpoint around the unit makes them leaves: each
+/// hook then holds an input and its gradient.
+pub(crate) fn hooks_hold_inputs(plan: &Plan<'_>) -> bool {
+    gathers_late(plan) && plan.adapters.is_some()
+}
+
+fn held_by_hooks(plan: &Plan<'_>, lines: &mut Lines) {
+    if !hooks_hold_inputs(plan) {
+        return;
+    }
+    let gradient = Sum::term(plan.residual(), &[Symbol::Tokens, Symbol::Hidden]);
+    let others = (plan.layers() - 1.0).max(0.0);
+    lines.sum(
+        line(
+            Component::Activations,
+            "inputs of the layers above and their gradients, held by FSDP's hooks",
+            &[Phase::BackwardBottom, Phase::BackwardEnd],
+            &[Driver::MicroBatchSize, Driver::SequenceLength, Driver::DataParallel],
+            "FSDP1's _register_post_backward_reshard_only_hook on a checkpoint's detached inputs, traced",
+        ),
+        Some(("(n − 1)", others)),
+        &plan.activations.checkpoint.clone().plus(&gradient),
+        &plan.shape.symbols,
     );
 }
 

@@ -19,6 +19,7 @@ use super::timeline::{self, AFTER_LOAD, BEFORE_STEP, STEP};
 use crate::run::{DataParallel, ModelCode, Parallelism, TrainingRun};
 pub(crate) use alone::{forward_alone, gathered_to_generate};
 use fsdp::{FSDP, fsdp};
+pub(crate) use fsdp::{gathers_late, hooks_hold_inputs};
 use megatron::megatron;
 pub(crate) use zero::{zero_optimizer, zero_weight};
 use zero::{zero3, zero12};

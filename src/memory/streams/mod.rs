@@ -8,15 +8,21 @@
 mod zero;
 mod zero3;
 
+use std::collections::VecDeque;
+
 use self::zero3::Coordinator;
 use super::allocator::{Allocator, Handle};
-use super::data_parallel::{Strategy, deferred, reduction};
+use super::data_parallel::{Strategy, deferred, gathers_late, hooks_hold_inputs, reduction};
 use super::parameters::Place;
 use super::plan::Plan;
 use super::rank::Rank;
 use super::replay::{Replay, Replayed};
 use super::states::quantized_bytes;
 use crate::run::{KeptBuffers, Offload, Quantization};
+
+/// Gathered weights that were given back and may still be read when FSDP1 gathers again: it waits for
+/// the older of two first (`_FreeEventQueue`, under `limit_all_gathers`).
+const AHEAD: usize = 1;
 
 /// Who shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +123,8 @@ struct Streams<'a> {
     compute: f64,
     wide: f64,
     peak: u64,
+    /// Gathered weights that were given back, and that the GPU may still read.
+    in_flight: VecDeque<Handle>,
     /// The buffers gathered last, and the gradients' shards.
     buffers: Vec<Handle>,
     gradients: Vec<Handle>,
@@ -151,6 +159,7 @@ impl<'a> Streams<'a> {
             compute,
             wide: reduction(run),
             peak: 0,
+            in_flight: VecDeque::new(),
             buffers: Vec::new(),
             gradients: Vec::new(),
             accumulating: run.gradient_accumulation_steps.value > 1,
@@ -338,8 +347,21 @@ impl<'a> Streams<'a> {
 
     fn free(&mut self, unit: Vec<Handle>) {
         match self.scheme {
-            Scheme::Fsdp1 => unit.into_iter().for_each(|handle| self.give_gather(handle)),
+            Scheme::Fsdp1 => unit.into_iter().for_each(|handle| self.give_late(handle)),
             _ => self.main.give_all(unit),
+        }
+    }
+
+    /// The host runs ahead of the GPU: weights that were given back cannot be written over yet
+    /// (`record_stream`).
+    fn give_late(&mut self, handle: Handle) {
+        self.note();
+        self.gather.count_out(handle);
+        self.in_flight.push_back(handle);
+        if self.in_flight.len() > AHEAD
+            && let Some(oldest) = self.in_flight.pop_front()
+        {
+            self.gather.reuse(oldest);
         }
     }
 
@@ -417,7 +439,7 @@ impl<'a> Streams<'a> {
             self.main.give_all(vec![passing, wide]);
             return kept;
         }
-        let mut window = std::collections::VecDeque::new();
+        let mut window = VecDeque::new();
         for size in saved {
             window.push_back(self.main.allocator.take(size.at(self.main.scale)));
             if window.len() > 5
@@ -460,11 +482,17 @@ impl<'a> Streams<'a> {
         let mut gradients = head;
         let mut stream = (!gradients.is_empty()).then(|| gradients.remove(0));
         let trained = self.plan.adapters.is_none();
-        let mut ahead = if self.reshard { self.prefetch() } else { Vec::new() };
+        let late = gathers_late(self.plan);
+        let mut ahead = if self.reshard && !late { self.prefetch() } else { Vec::new() };
         let mut reduced: Vec<Handle> = Vec::new();
+        let holds = hooks_hold_inputs(self.plan);
+        let mut held = Vec::new();
         for layer in (0..self.layers).rev() {
+            if late && self.reshard {
+                ahead = self.prefetch();
+            }
             let unit = if self.reshard { self.unpack(ahead) } else { whole.pop().unwrap_or_default() };
-            ahead = if self.reshard && layer > 0 { self.prefetch() } else { Vec::new() };
+            ahead = if self.reshard && !late && layer > 0 { self.prefetch() } else { Vec::new() };
             let own = kept.pop().unwrap_or_default();
             let working = self.layer_backward();
             let made: Vec<u64> = if trained {
@@ -473,6 +501,13 @@ impl<'a> Streams<'a> {
                 Vec::new()
             };
             let made = self.main.take_all(&made);
+            let own = if holds {
+                held.extend(own);
+                held.extend(stream.take());
+                Vec::new()
+            } else {
+                own
+            };
             self.end_layer(working, own, &mut stream);
             let elements = self.layer.trained;
             reduced = self.reduced(elements, made, unit, reduced);
@@ -480,6 +515,7 @@ impl<'a> Streams<'a> {
         if let Some(last) = stream {
             self.main.allocator.give(last);
         }
+        self.main.give_all(held);
         (gradients, reduced)
     }
 
@@ -578,24 +614,26 @@ impl<'a> Streams<'a> {
         let reserved: u64 = pools.into_iter().map(|pool| pool.reserved).sum();
         let peak = self.peak.max(1) as f64;
         // Nine traced runs in ten; on a card, blocks whose stream has not come to their end yet are not
-        // there to be used again, and more is reserved.
-        let (below, mut above) = match self.scheme {
-            Scheme::Fsdp1 => (0.04, 0.05),
+        // there to be used again, which a trace cannot show: one gathered unit of FSDP1's is counted.
+        let (below, above) = match self.scheme {
+            // Published runs of fsdp_qlora and fms-acceleration: where little is trained, what loading
+            // leaves decides.
+            Scheme::Fsdp1 if self.plan.adapters.is_some() => (0.12, 0.08),
+            Scheme::Fsdp1 => (0.06, 0.05),
+            _ if self.plan.adapters.is_some() => (0.09, 0.12),
             Scheme::Fsdp2 => (0.07, 0.1),
             Scheme::Zero(3) => (0.07, 0.07),
             Scheme::Zero(_) => (0.05, 0.05),
         };
-        if self.plan.adapters.is_some() && self.scheme == Scheme::Zero(3) {
+        let above = if self.plan.adapters.is_some() && self.scheme == Scheme::Zero(3) {
             // Blocks of the largest tensor are split by smaller ones, which come with their adapters in
             // shared buffers, and one more is reserved: 1.2 to 1.7 times its size in four traced runs
             // (Llama 3.1 8B; DeepSpeed 0.19.8, PEFT 0.21), two or eight ranks, recomputed or not.
             let largest = self.compute * self.plan.shape.inventory.largest_tensor() as f64;
-            above = 1.7 * largest / (reserved as f64).max(1.0);
-        } else if self.plan.adapters.is_some() {
-            // Nine of the fourteen published runs of fsdp_qlora in ten: where little is trained, what
-            // loading leaves decides.
-            above = 0.12;
-        }
+            1.7 * largest / (reserved as f64).max(1.0)
+        } else {
+            above
+        };
         let ratio = reserved as f64 / peak;
         Replayed { ratio, slack: 0.0, range: (ratio, ratio), doubt: Some((below, above)) }
     }
