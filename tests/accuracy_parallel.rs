@@ -96,3 +96,74 @@ fn what_deepspeed_offloads_is_not_on_the_gpu() {
         }
     }
 }
+
+/// A model of the catalogue, Megatron's layers, with the lines that differ.
+fn megatron(id: &str, training: &str, parallelism: &str) -> llmlint::memory::Estimate {
+    let config = llmlint::catalog::models::by_id(id).expect("in the catalogue").config().expect("its config");
+    let architecture = llmlint::catalog::Architecture::from_config(&config).expect("known");
+    let text = format!(
+        "llmlint: 1\nmodel: {{ id: row }}\ntraining:\n  model_code: megatron\n  gradients: bf16\n  optimizer: adamw\n  \
+         optimizer_implementation: fused\n  optimizer_state: fp32\n  master_weights: true\n  attention: flash\n{training}\
+         parallelism:\n  data_parallel: megatron-distributed\n{parallelism}"
+    );
+    native::estimate_native(&text, &architecture).expect("an estimate")
+}
+
+/// Megatron-Bridge's guide (c335a9954, skills/nemo-mbridge-perf-activation-recompute): Nemotron 3 Nano on 16
+/// H100 allocates 64.653 GB where routers and experts are computed again, and 1.014 less with the norms.
+#[test]
+fn recomputed_modules_save_what_was_measured() {
+    let with = |modules: &str| {
+        let training = format!(
+            "  weights: bf16\n  sequence_length: 8192\n  activation_checkpointing: {{ modules: [{modules}] }}\n"
+        );
+        let parallel = "  gpus: 16\n  expert: 8\n  expert_tensor: 1\n";
+        megatron("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", &training, parallel).allocated.0 as f64 / 1e9
+    };
+    let (moe, norms) = (with("moe"), with("moe, layernorm"));
+    assert!((moe / 64.653 - 1.0).abs() < 0.06, "{moe:.2} GB");
+    assert!(((moe - norms) / 1.014 - 1.0).abs() < 0.05, "the norms: {:.3} GB", moe - norms);
+    let activation = with("moe_act");
+    assert!(moe < activation && activation < with(""), "less is computed again");
+}
+
+/// The same guide: Llama 3 70B in 8 bits on 32 H100, TP 4, PP 4 with five chunks, 55.6 GB with the MLPs
+/// computed again, attention's core too or not: the step is the peak, with an fp32 copy of the gradients.
+#[test]
+fn gradients_in_16_bits_are_cast_for_the_step() {
+    let with = |modules: &str, aware: bool| {
+        let training = format!(
+            "  weights: fp8\n  compute: fp8\n  sequence_length: 4096\n  gradient_accumulation_steps: 16\n  \
+             precision_aware_optimizer: {aware}\n  activation_checkpointing: {{ modules: [{modules}] }}\n"
+        );
+        let parallel = "  gpus: 32\n  tensor: 4\n  sequence_parallel: true\n  pipeline: 4\n  \
+                        schedule: interleaved\n  virtual_stages: 5\n";
+        megatron("meta-llama/Meta-Llama-3-70B", &training, parallel)
+    };
+    for modules in ["mlp", "mlp, core_attn"] {
+        let e = with(modules, false);
+        assert_eq!(e.phase, Phase::OptimizerStep);
+        let error = e.allocated.0 as f64 / 55.6e9 - 1.0;
+        assert!(error.abs() < 0.03, "{modules}: {:+.1} %", error * 100.0);
+    }
+    let aware = with("mlp", true);
+    assert!(aware.ledger.component(Component::Temporaries, Phase::OptimizerStep).0 < 1 << 30);
+}
+
+/// Megatron-Bridge's memory-tuning guide: the inputs that adapters have gathered under sequence parallelism
+/// are kept, two a layer (4.731 GB of Qwen3-8B, TP 2, which are two sequences of 8,192 tokens).
+#[test]
+fn adapters_keep_gathered_inputs_under_sequence_parallelism() {
+    let with = |split: bool| {
+        let training = "  weights: bf16\n  method: lora\n  lora: { rank: 32, targets: all-linear, dtype: bf16 }\n  \
+                        sequence_length: 8192\n  micro_batch_size: 2\n";
+        let parallel = format!("  gpus: 8\n  tensor: 2\n  sequence_parallel: {split}\n");
+        megatron("Qwen/Qwen3-8B", training, &parallel)
+    };
+    let (whole, split) = (with(false), with(true));
+    let kept = |e: &llmlint::memory::Estimate| e.ledger.component(Component::Activations, e.phase).0 as f64;
+    // Without it norms keep their inputs and outputs whole; with it their inputs alone are divided.
+    let (hidden, layers) = (2.0 * 16_384.0 * 4096.0, 36.0);
+    let gained = kept(&whole) - kept(&split);
+    assert!((gained / (layers * hidden) - 1.0).abs() < 0.05, "{:.2} GB", gained / 1e9);
+}

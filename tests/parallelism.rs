@@ -72,6 +72,12 @@ fn each_process_group_has_a_communicator_outside_the_allocator() {
     let model_parallel =
         estimate(megatron, "gpus: 64, tensor: 8, pipeline: 4, data_parallel: megatron-distributed");
     assert_eq!(entries(&model_parallel, "NCCL").len(), 4, "data, tensor, pipeline, and all ranks");
+    let experts = |gpus: u64| {
+        let spread = format!("gpus: {gpus}, expert: {gpus}, data_parallel: fsdp");
+        entries(&of_model("{ id: Qwen/Qwen3-30B-A3B }", "", &spread), "NCCL: expert")
+    };
+    assert_eq!(experts(8), [7.0 * 0.44e9], "a buffer for each peer of the host");
+    assert_eq!(experts(64), [7.0 * 0.44e9 + 512.0 * mib], "one for all others");
 }
 
 #[test]

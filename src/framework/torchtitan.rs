@@ -421,6 +421,9 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
     parallel.pipeline = degrees.pipeline.clone();
     parallel.context = degrees.context.clone();
     parallel.expert = degrees.expert.clone();
+    parallel.expert_tensor = cx
+        .written("parallelism.expert_tensor_parallel_degree", |v| u64::try_from(v.as_int()?).ok())
+        .filter(|n| n.value > 0 && degrees.expert.value > 1);
     if degrees.pipeline.value > 1 {
         parallel.pipeline_schedule = first(cx, SCHEDULE, |v| v.as_str().map(schedule))
             .unwrap_or_else(|| Setting::default_of(PipelineSchedule::OneForwardOneBackward, by));

@@ -1,7 +1,7 @@
 //! What the layers save for backward, what one layer's backward adds, and what is kept once a
 //! model: sums from the tables, put together for the run's checkpointing.
 
-use super::adapters::{Adapters, stack_of_experts};
+use super::adapters::{Adapters, gathered_in_half, stack_of_experts};
 use super::beside;
 use super::blend::Blend;
 use super::coefficients::Table;
@@ -9,7 +9,7 @@ use super::expression::{Sum, Symbol, Symbols};
 use super::own_layers;
 use super::shape::{Precision, Shape, attention_key, dropout, window_needs_mask};
 use crate::catalog::{Family, Mixer};
-use crate::run::{Checkpointing, DataParallel, Dtype, Kernels, Loss, ModelCode, Quantization, TrainingRun};
+use crate::run::{Checkpointing, DataParallel, Kernels, Loss, ModelCode, Quantization, TrainingRun};
 
 /// Activations of a run, in bytes as sums of the tables' symbols.
 #[derive(Clone, Debug)]
@@ -65,11 +65,16 @@ fn encoder(table: Table, checkpointed: bool, symbols: &Symbols) -> Option<Encode
 
 const TRACED: &str = "traced block of transformers";
 
-/// How many of `layers` are checkpointed and how many keep everything.
-pub(crate) fn split_layers(checkpointing: Checkpointing, layers: f64) -> (f64, f64) {
+/// How many of `layers` are checkpointed and how many keep everything. `chunks` of the model have first
+/// layers of their own.
+pub(crate) fn split_layers(checkpointing: Checkpointing, layers: f64, chunks: usize) -> (f64, f64) {
     match checkpointing {
-        Checkpointing::None | Checkpointing::Selective => (0.0, layers),
+        Checkpointing::None | Checkpointing::Selective | Checkpointing::Modules { .. } => (0.0, layers),
         Checkpointing::Full => (layers, 0.0),
+        Checkpointing::First { first } => {
+            let checkpointed = layers.min(f64::from(first) * chunks.max(1) as f64);
+            (checkpointed, layers - checkpointed)
+        }
         Checkpointing::Every { every } => {
             let checkpointed = (layers / f64::from(every.max(1))).floor();
             (checkpointed, layers - checkpointed)
@@ -512,13 +517,14 @@ fn label(run: &TrainingRun, adapters: &Adapters) -> String {
     let base = match run.quantization.value {
         packed if packed.is_packed() => "nf4",
         Quantization::Int8 => "int8",
-        Quantization::None | Quantization::Fp8 if run.weights.value == Dtype::Fp32 => "fp32",
+        Quantization::None | Quantization::Fp8 if run.layers_read_fp32() => "fp32",
         _ => "bf16",
     };
     let prepared = run.quantised_beside_fp32();
     // LLM.int8 and prepared models are traced under autocast only, which they run under in practice.
     let autocast = run.autocast.value || base == "int8" || prepared;
-    let storage = if adapters.weight >= 4.0 || base == "int8" || prepared { "fp32" } else { "bf16" };
+    let wide = adapters.weight >= 4.0 && !gathered_in_half(run);
+    let storage = if wide || base == "int8" || prepared { "fp32" } else { "bf16" };
     let storage = if base == "fp32" { "fp32" } else { storage };
     format!(
         "{base}{}{}/{storage}-adapters",

@@ -164,8 +164,8 @@ impl Keeps {
         let int8 = quantization == Quantization::Int8;
         let autocast = run.autocast.value || int8 || prepared;
         let four_bit = quantization.is_packed();
-        let full_base = run.weights.value == Dtype::Fp32 && quantization == Quantization::None;
-        let wide = adapter >= 4.0 || full_base;
+        let full_base = run.layers_read_fp32() && quantization == Quantization::None;
+        let wide = adapter >= 4.0 && !gathered_in_half(run) || full_base;
         if wide && !autocast {
             return Keeps {
                 element: 4.0,
@@ -185,6 +185,14 @@ impl Keeps {
             cast_weights: wide,
         }
     }
+}
+
+/// Adapters and base are fp32 shards of one policy, and both are gathered in 16 bits: PyTorch's
+/// `MixedPrecisionPolicy.param_dtype` casts every parameter of a group.
+pub(crate) fn gathered_in_half(run: &TrainingRun) -> bool {
+    run.weights.value == Dtype::Fp32
+        && run.quantization.value == Quantization::None
+        && !run.layers_read_fp32()
 }
 
 /// PEFT copies a module in `modules_to_save` as it is, and casts adapters alone to fp32 (0.21,

@@ -15,6 +15,9 @@ const OF_MORE: f64 = 688.0 * 1_048_576.0;
 /// Buffers of an all-to-all for one peer: 3.28 GB for seven on H100 (NVIDIA/nccl#1685), 1.15 GiB for
 /// three (NVIDIA/Megatron-LM#6392).
 const A_PEER: f64 = 0.44e9;
+/// The one buffer through which a rank sends to all peers of other hosts: 512 MiB (NVIDIA/nccl#2366); that
+/// it is shared: NVIDIA/nccl#1450.
+const OTHER_HOSTS: f64 = 512.0 * 1_048_576.0;
 
 /// A process group, as one rank sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,10 +36,16 @@ impl Group {
         Group { name, ranks, all_to_all: false, driver }
     }
 
+    /// Others on this rank's host.
+    fn peers(self) -> f64 {
+        (self.ranks.min(GPUS_PER_HOST) - 1) as f64
+    }
+
     fn bytes(self) -> f64 {
         match self.ranks {
             0 | 1 => 0.0,
-            n if self.all_to_all => (n - 1) as f64 * A_PEER,
+            n if self.all_to_all && n > GPUS_PER_HOST => self.peers() * A_PEER + OTHER_HOSTS,
+            _ if self.all_to_all => self.peers() * A_PEER,
             2 => OF_TWO,
             _ => OF_MORE,
         }
@@ -113,10 +122,12 @@ pub(crate) fn lines(groups: &[Group], lines: &mut Lines) {
             name: format!("NCCL: {}", group.name),
             live: PhaseSet::ALL,
             drivers: &[group.driver],
-            source: "measured: NVIDIA/nccl#964; all-to-all NVIDIA/nccl#1685, NVIDIA/Megatron-LM#6392",
+            source: "measured: NVIDIA/nccl#964; all-to-all NVIDIA/nccl#1685, #1450, #2366",
         };
-        if group.all_to_all {
-            lines.product(line, &[("peers", group.ranks as f64 - 1.0), ("0.44 GB", A_PEER)]);
+        if group.all_to_all && group.ranks > GPUS_PER_HOST {
+            lines.worded(line, "peers·0.44 GB + 512 MiB for other hosts", group.bytes());
+        } else if group.all_to_all {
+            lines.product(line, &[("peers", group.peers()), ("0.44 GB", A_PEER)]);
         } else {
             let words = if group.ranks == 2 { "544 MiB, 2 ranks" } else { "688 MiB, more than 2 ranks" };
             lines.worded(line, words, group.bytes());

@@ -45,7 +45,7 @@ pub(crate) fn gather(activations: &mut Activations, run: &TrainingRun, symbols: 
     let transient = activations.transient.clone();
     activations.body = activations.body.clone().plus(&whole(2.0));
     activations.transient = match run.activation_checkpointing.value {
-        Checkpointing::None => {
+        Checkpointing::None | Checkpointing::Modules { .. } => {
             activations.layer = activations.layer.clone().plus(&inputs);
             // The output's gradient is gathered, then put in order; or it waits while the MLP's are made.
             larger(transient.plus(&hidden(2.0)), hidden(4.0))
@@ -57,7 +57,7 @@ pub(crate) fn gather(activations: &mut Activations, run: &TrainingRun, symbols: 
             let recomputed = point.clone().plus(&mlp.times(-1.0)).plus(&weight.times(-1.0));
             larger(point, recomputed.plus(&hidden(2.0 + 4.0 * share)))
         }
-        Checkpointing::Full | Checkpointing::Every { .. } => {
+        Checkpointing::Full | Checkpointing::Every { .. } | Checkpointing::First { .. } => {
             activations.layer = activations.layer.clone().plus(&inputs);
             let point = transient.plus(&inputs);
             // The end of the recomputation: the gathered gradient, the last product whole, and put in

@@ -102,7 +102,8 @@ fn early(plan: &Plan<'_>) -> bool {
 /// Bytes of one layer's activations of a micro-batch, on average.
 fn each_layer(plan: &Plan<'_>) -> Sum {
     let layers = plan.trained_layers();
-    let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, layers);
+    let (checkpointed, whole) =
+        split_layers(plan.run.activation_checkpointing.value, layers, plan.slice.ranges.len());
     let a = &plan.activations;
     a.checkpoint.clone().times(checkpointed).plus(&a.layer.clone().times(whole)).times(1.0 / layers.max(1.0))
 }

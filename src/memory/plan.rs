@@ -13,7 +13,9 @@ use super::pipeline::{self, Live};
 use super::shape::{Precision, Shape};
 use super::states::{self, OptimizerMemory, Trained};
 use crate::catalog::{Architecture, Family};
-use crate::run::{Kernels, Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown};
+use crate::run::{
+    Checkpointing, Kernels, Method, ModelCode, Optimizer, Quantization, Task, TrainingRun, Unknown,
+};
 
 /// Trained parameters by where their gradients appear in the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,7 +92,7 @@ impl<'a> Plan<'a> {
         let whole = (shape.inventory.total(), shape.inventory.embedding());
         let whole_groups = groups(run, &shape.inventory, None);
         shape.take_part(slice, degrees);
-        let spread_experts = shape.inventory.experts() as f64 * (degrees.expert - 1) as f64;
+        let spread_experts = shape.inventory.experts() as f64 * (1.0 / degrees.expert_replicas() - 1.0);
         let adapters = run.lora.as_ref().map(|lora| Adapters::of(run, lora, architecture, &shape.inventory));
         if let Some(lora) = &run.lora {
             shape.symbols.set(Symbol::Rank, lora.rank.value);
@@ -100,9 +102,9 @@ impl<'a> Plan<'a> {
             None => activations::full(run, &shape),
         }
         .map_err(|why| one("activations", why))?;
-        let megatron = run.model_code.value == ModelCode::Megatron && adapters.is_none();
+        let megatron = run.model_code.value == ModelCode::Megatron;
         if megatron {
-            parallel::megatron_layer(&mut activations, run, architecture);
+            parallel::megatron_layer(&mut activations, run, &shape).map_err(|why| one("activations", why))?;
         }
         if run.parallelism.sequence_parallel.value && degrees.tensor > 1 {
             let split = dtensor::splits(run);
@@ -143,7 +145,7 @@ impl<'a> Plan<'a> {
             }]
         })?;
         let context = loss_context(run, &shape, adapters.as_ref());
-        let mut loss = if megatron {
+        let mut loss = if megatron && !run.loss.value.without_logits() {
             parallel::megatron_loss()
         } else {
             loss::loss(context, activations.table, &shape.symbols)
@@ -261,13 +263,18 @@ fn not_modelled(run: &TrainingRun, architecture: &Architecture) -> Vec<Unknown> 
         let why = "pipeline and context parallelism of vision-language models are not modelled";
         push("model", why.into(), None);
     }
-    if degrees.tensor > 1 && run.lora.is_some() {
+    let megatron = run.model_code.value == ModelCode::Megatron;
+    if degrees.tensor > 1 && run.lora.is_some() && !megatron {
         let why = "adapters under tensor parallelism are not modelled";
         push("tensor parallel", why.into(), parallel.tensor.origin.location());
     }
-    if degrees.pipeline > 1 && run.lora.is_some() {
+    if degrees.pipeline > 1 && run.lora.is_some() && !megatron {
         let why = "adapters under pipeline parallelism are not modelled";
         push("pipeline parallel", why.into(), parallel.pipeline.origin.location());
+    }
+    if matches!(run.activation_checkpointing.value, Checkpointing::Modules { .. }) && !megatron {
+        let why = "recomputing modules by name is Megatron's; other layers are not modelled so";
+        push("activation checkpointing", why.into(), run.activation_checkpointing.origin.location());
     }
     if let Some(named) = &run.beside.trained_patterns
         && patterns::compile(&named.value).is_none()

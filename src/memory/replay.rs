@@ -146,7 +146,7 @@ fn tensors(sum: &Sum, plan: &Plan<'_>) -> Vec<Size> {
 
 impl<'a> Replay<'a> {
     pub(super) fn new(plan: &'a Plan<'a>) -> Replay<'a> {
-        let (checkpointed, _) = split_layers(plan.run.activation_checkpointing.value, 1.0);
+        let (checkpointed, _) = split_layers(plan.run.activation_checkpointing.value, 1.0, 1);
         let transient = if checkpointed > 0.0 {
             plan.activations.transient.clone().plus(&plan.activations.layer.clone().times(-1.0))
         } else {

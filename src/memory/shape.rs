@@ -232,7 +232,7 @@ impl<'a> Shape<'a> {
 
     /// Leaves what one rank holds of model and batch.
     pub(crate) fn take_part(&mut self, slice: &Slice, degrees: Degrees) {
-        if degrees == (Degrees { tensor: 1, pipeline: 1, context: 1, expert: 1 }) {
+        if degrees.one() {
             return;
         }
         self.inventory = parallel::inventory(&self.inventory, slice, degrees, self.architecture.kv_heads);

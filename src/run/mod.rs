@@ -5,9 +5,11 @@
 //! line that costs 51 GiB and `explain` can list what was assumed.
 
 mod beside;
+pub mod layout;
 pub mod lengths;
 mod method;
 mod parallelism;
+mod recompute;
 mod setting;
 mod step;
 
@@ -17,6 +19,7 @@ pub use parallelism::{
     ContextExchange, DataParallel, FsdpOptions, HiddenBuffer, KeptBuffers, Offload, Parallelism,
     PipelineSchedule, StageLayers, ZeroBuffers,
 };
+pub use recompute::{RecomputedModule, RecomputedModules};
 pub use setting::{Origin, Setting};
 pub use step::{
     Attention, Batching, Checkpointing, Dtype, Kernels, Loss, Optimizer, OptimizerImplementation,
@@ -131,6 +134,9 @@ pub struct TrainingRun {
     pub head_in_chunks: Setting<bool>,
     /// RMSNorm is PyTorch's single kernel (2.9 and later), which keeps its input alone.
     pub fused_norms: Setting<bool>,
+    /// The optimizer takes low-precision gradients as they are (Megatron's
+    /// `use_precision_aware_optimizer`); otherwise its part of them is cast to fp32 for the step.
+    pub precision_aware: Setting<bool>,
     /// Overrides the model config's own dropout rates.
     pub dropout: Setting<Option<f64>>,
     /// The reference model of preference training.
@@ -157,6 +163,14 @@ impl TrainingRun {
     pub fn quantised_beside_fp32(&self) -> bool {
         let wide = self.prepare_kbit.value || self.weights.value == Dtype::Fp32;
         self.quantization.value != Quantization::None && wide
+    }
+
+    /// fp32 weights are what the layers read. FSDP and ZeRO keep fp32 shards and gather what their
+    /// policy computes in.
+    pub fn layers_read_fp32(&self) -> bool {
+        let gathered =
+            !matches!(self.parallelism.data_parallel.value, DataParallel::None | DataParallel::Ddp);
+        self.weights.value == Dtype::Fp32 && !(gathered && self.compute.value.bytes() < 4)
     }
 
     /// Every setting with its value as people write it, for `explain` and the list of assumptions.

@@ -279,6 +279,8 @@ pub struct Parallelism {
     pub context_exchange: Setting<ContextExchange>,
     /// Expert-parallel degree.
     pub expert: Setting<u64>,
+    /// Ranks that share each expert's matrices; `None`: the tensor-parallel ones.
+    pub expert_tensor: Option<Setting<u64>>,
     /// Most tokens an expert takes, as a multiple of its share; `None`: none is dropped.
     pub expert_capacity: Option<Setting<f64>>,
     /// Where optimizer states live.

@@ -1,5 +1,7 @@
 //! What a training step does: number formats, optimizer, checkpointing, attention, loss.
 
+use super::RecomputedModules;
+
 /// A number format of weights, gradients, states or compute.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
@@ -122,6 +124,18 @@ pub enum Checkpointing {
     Full,
     /// Within a layer, cheap operations are recomputed and matrix products saved.
     Selective,
+    /// The named modules of each layer are computed again (Megatron's `recompute_modules`).
+    #[serde(untagged)]
+    Modules {
+        /// Which.
+        modules: RecomputedModules,
+    },
+    /// The first layers of each pipeline chunk are checkpointed in full (Megatron's block method).
+    #[serde(untagged)]
+    First {
+        /// How many.
+        first: u32,
+    },
     /// Every k-th layer is checkpointed in full.
     #[serde(untagged)]
     Every {

@@ -8,10 +8,11 @@ use super::super::Lowering;
 use super::super::baseline::count;
 use super::super::training_arguments::{self as hf, flag, text};
 use crate::document::Value;
+use crate::run::layout;
 use crate::run::{
     Attention, Batching, Checkpointing, Companion, DataParallel, Doubt, Dtype, Generator, ModelCode,
-    Optimizer, OptimizerImplementation, PipelineSchedule, ReferenceModel, Role, Rollout, Setting,
-    StageLayers, Task, TrainingRun,
+    Optimizer, OptimizerImplementation, PipelineSchedule, RecomputedModules, ReferenceModel, Role, Rollout,
+    Setting, StageLayers, Task, TrainingRun,
 };
 
 fn on(cx: &Lowering<'_>, key: &str) -> Option<Setting<bool>> {
@@ -120,6 +121,36 @@ pub(super) fn goes_through_megatron(root: Value<'_>) -> bool {
     MEGATRON.iter().any(|key| root.get(key).is_some_and(|v| !v.is_null()))
 }
 
+/// Layers that are computed again, or the modules of each (`recompute_modules`). The block method takes
+/// the first `recompute_num_layers` of a stage, the uniform one keeps one input for so many.
+fn recomputed(cx: &Lowering<'_>, by: &str) -> Setting<Checkpointing> {
+    let granularity = cx.or_default(
+        "recompute_granularity",
+        |v| match v.as_str()? {
+            "full" => Some(Checkpointing::Full),
+            "selective" => Some(Checkpointing::Selective),
+            _ => None,
+        },
+        Checkpointing::None,
+        by,
+    );
+    let modules = |v: Value<'_>| {
+        let modules = serde_json::from_value::<RecomputedModules>(v.to_json()?).ok()?;
+        Some(Checkpointing::Modules { modules })
+    };
+    let block = cx.root.get("recompute_method").and_then(|v| v.as_str()) == Some("block");
+    let first = |v: Value<'_>| {
+        let first = u32::try_from(count(v)?).ok()?;
+        Some(Checkpointing::First { first })
+    };
+    let closer = match granularity.value {
+        Checkpointing::Selective => cx.written("recompute_modules", modules),
+        Checkpointing::Full if block => cx.written("recompute_num_layers", first),
+        _ => None,
+    };
+    closer.unwrap_or(granularity)
+}
+
 /// Megatron instead of the Trainer: bf16 weights, fp32 gradients, masters and moments, its own
 /// layers and loss. True: that is how this file runs. Facts: `hparams/megatron_bridge_args.py`;
 /// ROLL's `mcore_adapter/training_args.py`.
@@ -135,19 +166,12 @@ pub(super) fn megatron(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) -
     run.gradients = of(Dtype::Fp32);
     run.optimizer_state = of(Dtype::Fp32);
     run.master_weights = Setting::default_of(true, by);
+    // Transformer Engine's or Apex' FusedAdam.
+    run.optimizer_implementation = Setting::default_of(OptimizerImplementation::Fused, by);
     run.attention = Setting::default_of(Attention::Flash, by);
     // Samples are padded to the full length.
     run.batching = Setting::default_of(Batching::Fixed, by);
-    run.activation_checkpointing = cx.or_default(
-        "recompute_granularity",
-        |v| match v.as_str()? {
-            "full" => Some(Checkpointing::Full),
-            "selective" => Some(Checkpointing::Selective),
-            _ => None,
-        },
-        Checkpointing::None,
-        by,
-    );
+    run.activation_checkpointing = recomputed(cx, by);
     let degree = |key: &str| cx.or_default(key, count, 1, by);
     let parallel = &mut run.parallelism;
     parallel.tensor = degree("tensor_model_parallel_size");
@@ -162,6 +186,7 @@ pub(super) fn megatron(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) -
         cx.written("moe_expert_capacity_factor", |v| v.to_float().filter(|c| *c > 0.0));
     parallel.context = degree("context_parallel_size");
     parallel.expert = degree("expert_model_parallel_size");
+    parallel.expert_tensor = cx.written("expert_tensor_parallel_size", count);
     parallel.virtual_stages = degree("virtual_pipeline_model_parallel_size");
     if parallel.virtual_stages.value > 1 {
         parallel.pipeline_schedule = Setting::default_of(PipelineSchedule::Interleaved, by);
@@ -173,9 +198,14 @@ pub(super) fn megatron(cx: &mut Lowering<'_>, run: &mut TrainingRun, by: &str) -
     parallel.data_parallel = cx.or_default("use_distributed_optimizer", divides, DataParallel::Ddp, by);
     parallel.zero = None;
     parallel.fsdp = None;
-    if let Some(layout) = cx.root.get("pipeline_model_parallel_layout").filter(|v| !v.is_null()) {
-        let why = "a layout of its own says which stage has which layers; it is not read yet";
-        cx.missing("pipeline parallel", why, Some(crate::framework::lowering::here(layout)));
+    let written = cx.root.get("pipeline_model_parallel_layout").filter(|v| !v.is_null());
+    if let Some(written) = written {
+        let starts = cx.written("pipeline_model_parallel_layout", |v| layout::chunk_starts(v.as_str()?));
+        if starts.is_none() {
+            let why = "a layout says which stage has which layers, and this one is not understood";
+            cx.missing("pipeline parallel", why, Some(crate::framework::lowering::here(written)));
+        }
+        run.parallelism.stage_layers.starts = starts;
     }
     true
 }

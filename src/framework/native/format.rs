@@ -175,6 +175,9 @@ pub struct Training {
     pub head_in_chunks: Option<bool>,
     /// RMSNorm is PyTorch's single kernel (2.9 and later), which keeps its input alone.
     pub fused_norms: Option<bool>,
+    /// The optimizer takes gradients in less than fp32 as they are, and casts none (Megatron's
+    /// `use_precision_aware_optimizer`). Default: true where `optimizer_state` is less than fp32.
+    pub precision_aware_optimizer: Option<bool>,
     /// Overrides the model config's own dropout rates; null: keeps them.
     pub dropout: Option<f64>,
     /// The reference model of preference training. Default: none.
@@ -295,6 +298,8 @@ pub struct Parallelism {
     /// Layers of the last pipeline rank.
     #[schemars(range(min = 1))]
     pub last_stage_layers: Option<u64>,
+    /// Which chunk of the pipeline has which layers, in Megatron's words: "Et|(tt|)*30mL".
+    pub pipeline_layout: Option<String>,
     /// Layers that the embedding counts for where layers are shared out over stages. Default: 0.
     pub embedding_counts_for: Option<u64>,
     /// Layers that the head counts for. Default: 0.
@@ -302,6 +307,10 @@ pub struct Parallelism {
     /// Expert-parallel degree. Default: 1.
     #[schemars(range(min = 1))]
     pub expert: Option<u64>,
+    /// Ranks that share each expert's matrices (Megatron's `expert_tensor_parallel_size`). Default: the
+    /// tensor-parallel degree; 1 for torchtitan with expert parallelism.
+    #[schemars(range(min = 1))]
+    pub expert_tensor: Option<u64>,
     /// Most tokens an expert takes, as a multiple of its share. Default: no token is dropped.
     pub expert_capacity: Option<f64>,
     /// One process of a host reads the checkpoint, and the others get it from there. Default: false.

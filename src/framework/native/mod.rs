@@ -10,6 +10,7 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::framework::baseline::undeclared;
+use crate::run::layout;
 use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
     Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions,
@@ -153,7 +154,7 @@ impl Framework for Native {
             weights,
             optimizer: or(cx, "training.optimizer", Optimizer::Adamw),
             optimizer_rank: cx.written("training.optimizer_rank", positive),
-            optimizer_state,
+            optimizer_state: optimizer_state.clone(),
             optimizer_implementation: or(
                 cx,
                 "training.optimizer_implementation",
@@ -184,6 +185,12 @@ impl Framework for Native {
             expandable_segments: or(cx, "training.expandable_segments", false),
             head_in_chunks: or(cx, "training.head_in_chunks", false),
             fused_norms: or(cx, "training.fused_norms", false),
+            // States in less than fp32 are what it is for.
+            precision_aware: or(
+                cx,
+                "training.precision_aware_optimizer",
+                optimizer_state.value != Dtype::Fp32,
+            ),
             wide_embedding_states: Setting::default_of(false, BY),
             dropout: cx.or_default("training.dropout", nullable, None, BY),
             reference_model: or(cx, "training.reference_model", ReferenceModel::None),
@@ -310,7 +317,19 @@ fn lora(cx: &Lowering<'_>) -> Lora {
     }
 }
 
-fn parallelism(cx: &Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallelism {
+/// Where the chunks of a written layout start.
+fn chunk_starts(cx: &mut Lowering<'_>) -> Option<Setting<Vec<u64>>> {
+    let written = cx.root.path("parallelism.pipeline_layout")?;
+    let starts = cx.written("parallelism.pipeline_layout", |v| layout::chunk_starts(v.as_str()?));
+    if starts.is_none() {
+        let why = "`pipeline_layout` is none of Megatron's layouts, such as \"Et|(tt|)*30mL\"";
+        cx.missing("pipeline parallel", why, Some(here(written)));
+    }
+    starts
+}
+
+fn parallelism(cx: &mut Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallelism {
+    let starts = chunk_starts(cx);
     let casts = compute.bytes() < stored.bytes();
     let key = |name: &str| format!("parallelism.{name}");
     let gpus = cx
@@ -339,11 +358,13 @@ fn parallelism(cx: &Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallelism 
             last: cx.written(&key("last_stage_layers"), positive),
             embedding: cx.written(&key("embedding_counts_for"), elements),
             head: cx.written(&key("head_counts_for"), elements),
+            starts,
             ..StageLayers::default()
         },
         context: cx.or_default(&key("context"), positive, 1, BY),
         context_exchange: or(cx, &key("context_exchange"), ContextExchange::Ring),
         expert: cx.or_default(&key("expert"), positive, 1, BY),
+        expert_tensor: cx.written(&key("expert_tensor"), positive),
         expert_capacity: cx.written(&key("expert_capacity"), |v| v.as_float().filter(|c| *c > 0.0)),
         offload_optimizer: or(cx, &key("offload.optimizer"), Offload::None),
         offload_parameters: or(cx, &key("offload.parameters"), Offload::None),

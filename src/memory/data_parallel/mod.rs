@@ -59,7 +59,7 @@ impl Strategy {
         let gpus = parallel.gpus.as_ref().map_or(1, |g| g.value).max(1);
         let ranks = Degrees::of(run).replicas(gpus);
         let shards = shards(parallel, ranks);
-        let megatron = run.model_code.value == ModelCode::Megatron && run.lora.is_none();
+        let megatron = run.model_code.value == ModelCode::Megatron;
         Ok(match parallel.data_parallel.value {
             DataParallel::None | DataParallel::Ddp if megatron => Strategy::Megatron { shards: 1.0 },
             DataParallel::None => Strategy::Single,
@@ -72,9 +72,14 @@ impl Strategy {
             DataParallel::Zero1 => Strategy::Zero { stage: 1, shards },
             DataParallel::Zero2 => Strategy::Zero { stage: 2, shards },
             DataParallel::Zero3 => Strategy::Zero { stage: 3, shards },
-            DataParallel::MegatronDistributed if run.lora.is_none() => Strategy::Megatron { shards },
+            DataParallel::MegatronDistributed if megatron || run.lora.is_none() => {
+                Strategy::Megatron { shards }
+            }
             DataParallel::MegatronDistributed => {
-                return Err("adapters under Megatron's distributed optimizer are not modelled".into());
+                return Err(
+                    "adapters under Megatron's distributed optimizer are modelled for its own layers only"
+                        .into(),
+                );
             }
         })
     }
@@ -265,7 +270,8 @@ fn sharded_optimizer(plan: &Plan<'_>, rank: &Rank, shards: f64, memory: &Optimiz
         return;
     }
     // States of experts are spread already.
-    let spread = 1.0 + plan.spread_experts / plan.trained.parameters.max(1.0);
+    let trained = if plan.adapters.is_some() { 0.0 } else { plan.spread_experts };
+    let spread = 1.0 + trained / plan.trained.parameters.max(1.0);
     states_shard(memory, memory.state * spread / shards, lines);
     let whole_list = memory.step > 0.5 * plan.trained.parameters;
     let step = if whole_list { memory.step * spread / shards } else { memory.step };

@@ -15,18 +15,36 @@ pub(crate) struct Degrees {
     pub(crate) context: u64,
     /// Expert parallel.
     pub(crate) expert: u64,
+    /// Ranks that share each expert's matrices.
+    pub(crate) expert_tensor: u64,
 }
 
 impl Degrees {
     /// Of a run.
     pub(crate) fn of(run: &TrainingRun) -> Degrees {
         let p = &run.parallelism;
+        let (tensor, expert) = (p.tensor.value.max(1), p.expert.value.max(1));
+        // torchtitan's `expert_tensor_parallel_degree` is 1 unless set; without expert parallelism
+        // its tensor ranks share the experts (`apply_moe_ep_tp`).
+        let titan = run.model_code.value == ModelCode::Torchtitan && expert > 1;
+        let usual = if titan { 1 } else { tensor };
         Degrees {
-            tensor: p.tensor.value.max(1),
+            tensor,
             pipeline: p.pipeline.value.max(1),
             context: p.context.value.max(1),
-            expert: p.expert.value.max(1),
+            expert,
+            expert_tensor: p.expert_tensor.as_ref().map_or(usual, |n| n.value.max(1)),
         }
+    }
+
+    /// Ranks with the same slice of the experts, as a part of those with the same slice of the rest.
+    pub(crate) fn expert_replicas(self) -> f64 {
+        self.tensor as f64 / (self.expert as f64 * self.expert_tensor as f64)
+    }
+
+    /// Nothing is divided.
+    pub(crate) fn one(self) -> bool {
+        self.tensor.max(self.pipeline).max(self.context).max(self.expert) == 1
     }
 
     /// Ranks that hold the same slice: data-parallel ones, context ranks among them.

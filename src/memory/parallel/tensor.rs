@@ -58,7 +58,7 @@ pub(crate) fn inventory(whole: &Inventory, slice: &Slice, degrees: Degrees, kv_h
 
 fn divide(tensor: &mut Tensor, degrees: Degrees, kv_heads: u64) {
     if tensor.role == Role::Expert {
-        let (experts, parts) = (degrees.expert, degrees.tensor);
+        let (experts, parts) = (degrees.expert, degrees.expert_tensor);
         let copies_are_experts = tensor.shape.len() < 3;
         if copies_are_experts {
             tensor.copies = tensor.copies.div_ceil(experts);
@@ -93,7 +93,8 @@ fn split(tensor: &mut Tensor, side: usize, parts: u64) {
     }
 }
 
-/// A rank's share of the dimensions that tensor parallelism divides. A stage without head has no
+/// A rank's share of the dimensions that tensor parallelism divides. An expert's width is divided where
+/// experts are whole too: a rank has as many tokens fewer. A stage without head has no
 /// vocabulary: nothing of logits, head or their gradients is there.
 pub(crate) fn dimensions(symbols: &mut Symbols, degrees: Degrees, last: bool) {
     let divided = [

@@ -127,7 +127,7 @@ impl Streams<'_> {
         self.give_reduce(copy);
         if partitions && below < mine && self.plan.adapters.is_none() {
             if self.host.1 {
-                self.to_the_host(mine);
+                self.offload_gradients(mine);
             } else if bucket.part.is_none() {
                 bucket.part = Some(self.take_reduce((self.first_part(mine) * self.compute) as u64));
             }
@@ -138,7 +138,7 @@ impl Streams<'_> {
 
     /// A gradient whose states are on the host: its norm in double precision, then its fp32 copy
     /// (`set_norm_for_param_grad_in_gpu`, `async_inplace_copy_grad_to_fp32_buffer_from_gpu`).
-    fn to_the_host(&mut self, mine: f64) {
+    fn offload_gradients(&mut self, mine: f64) {
         let largest = mine.min(self.plan.trained.largest);
         for bytes in [8.0, 4.0] {
             let passing = self.take_reduce((bytes * largest) as u64);

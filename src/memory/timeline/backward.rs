@@ -27,11 +27,11 @@ pub(super) fn layer_backward(plan: &Plan<'_>, lines: &mut Lines) {
     encoder_decoder(plan, lines);
     let first = encoder_backward(plan).map_or(1.0, |first| first.layers);
     let (what, one) = match plan.run.activation_checkpointing.value {
-        Checkpointing::None | Checkpointing::Selective => {
+        Checkpointing::None | Checkpointing::Selective | Checkpointing::Modules { .. } => {
             let first = activations.encoder.as_ref().map_or(&activations.layer, |e| &e.layer);
             ("saved activations of the first layer", first)
         }
-        Checkpointing::Full | Checkpointing::Every { .. } => {
+        Checkpointing::Full | Checkpointing::Every { .. } | Checkpointing::First { .. } => {
             let first = activations.encoder.as_ref().map_or(&activations.checkpoint, |e| &e.checkpoint);
             ("input of the first layer", first)
         }

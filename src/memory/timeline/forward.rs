@@ -19,7 +19,8 @@ pub(crate) fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
     let symbols = &plan.shape.symbols;
     let encoder_layers = plan.shape.architecture.encoder_layers as f64;
     let layers = plan.trained_layers().min(rank.layers) - encoder_layers;
-    let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, layers);
+    let (checkpointed, whole) =
+        split_layers(plan.run.activation_checkpointing.value, layers, plan.slice.ranges.len());
     let drivers = &[
         Driver::MicroBatchSize,
         Driver::SequenceLength,
@@ -65,7 +66,7 @@ pub(crate) fn saved(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
         in_flight(plan, checkpointed, whole, lines);
     }
     if let Some(encoder) = &activations.encoder {
-        let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, encoder_layers);
+        let (checkpointed, whole) = split_layers(plan.run.activation_checkpointing.value, encoder_layers, 1);
         for (count, each) in [(checkpointed, &encoder.checkpoint), (whole, &encoder.layer)] {
             let what = line(Component::Activations, "", SAVED, drivers, activations.source);
             lines.sum(
