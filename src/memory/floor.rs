@@ -46,7 +46,7 @@ pub fn floor(run: &TrainingRun, parameters: u64, language: u64) -> Option<Floor>
         Strategy::Zero { shards, .. } => (1.0, among(shards), among(shards)),
     };
     let degrees = Degrees::of(run);
-    let sliced = (degrees.tensor * degrees.pipeline * degrees.expert).max(1) as f64;
+    let sliced = degrees.tensor as f64 * degrees.pipeline as f64 * degrees.expert as f64;
     let all = parameters as f64 / sliced;
     // Adapters are small; of chosen layers and blocks the number alone says nothing.
     let whole = run.method.value == Method::Full

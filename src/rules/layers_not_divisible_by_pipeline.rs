@@ -47,6 +47,9 @@ declare_rule! {
     "the pipeline stages cannot share out the layers"
 }
 
+/// Stages that are tried for the help: no loop follows a number of the file.
+const MOST: u64 = 4097;
+
 impl LayersNotDivisibleByPipeline {
     fn run(file: &Checked<'_>, findings: &mut Vec<Finding>) {
         let (Some(run), Some(architecture)) = (file.run, file.architecture) else { return };
@@ -61,7 +64,8 @@ impl LayersNotDivisibleByPipeline {
         }
         let (embedding, head) = given.weights();
         let ends = [&given.first, &given.last];
-        let set: u64 = ends.iter().filter_map(|end| end.as_ref()).map(|n| n.value).sum();
+        let set: u64 =
+            ends.iter().filter_map(|end| end.as_ref()).fold(0, |sum, n| sum.saturating_add(n.value));
         let own = ends.iter().filter(|end| end.is_some()).count() as u64;
         let left = stages.saturating_sub(own.saturating_mul(chunks));
         let layers = architecture.layers.saturating_add(embedding).saturating_add(head);
@@ -74,7 +78,8 @@ impl LayersNotDivisibleByPipeline {
             0 => format!("{layers} layers"),
             ends => format!("{} layers, and {ends} that embedding and head count for,", architecture.layers),
         };
-        let fewer = (1..stages.min(layers + 1)).rev().find(|s| layers % s == 0).unwrap_or(1);
+        let fewer =
+            (1..stages.min(layers.saturating_add(1)).min(MOST)).rev().find(|s| layers % s == 0).unwrap_or(1);
         findings.push(
             Finding::new(
                 Self::NAME,

@@ -85,7 +85,7 @@ impl WorldSizeMismatch {
             return;
         }
         // FSDP shards over the context ranks as well.
-        let ranks = gpus.value / product * parallel.context.value.max(1);
+        let ranks = (gpus.value / product).saturating_mul(parallel.context.value.max(1));
         if let Some(group) = &parallel.shard_group
             && (!ranks.is_multiple_of(group.value))
         {
