@@ -372,17 +372,18 @@ impl<'a> Replay<'a> {
         let float = self.allocator.take(self.logits(upcast));
         let loss = self.plan.run.loss.value;
         let shifted = matches!(loss, Loss::FullShifted | Loss::FullUpcastShifted);
-        // Before 4.46 the model upcast its own logits, since then the loss function upcasts for itself.
-        let (returned, passed) =
-            if upcast > 0.0 && loss != Loss::FullShifted { (logits, Some(float)) } else { (float, None) };
-        let returned = if upcast > 0.0 { returned } else { logits };
-        if upcast > 0.0 && loss == Loss::FullShifted {
+        // Before 4.46 the model put the upcast logits in the place of its own, since then the loss function
+        // upcasts for itself.
+        let (returned, passed) = if upcast > 0.0 && loss == Loss::FullShifted {
             self.allocator.give(logits);
-        }
+            (float, Handle::NOTHING)
+        } else {
+            (logits, float)
+        };
         let copy = self.allocator.take(self.logits(if shifted { kept } else { 0.0 }));
         let softmax = self.allocator.take(self.logits(kept));
         self.allocator.give(copy);
-        self.give_all(passed.into_iter().collect());
+        self.allocator.give(passed);
         self.end_context();
         if self.plan.run.keep_logits.value && shifted {
             self.held = Some(returned);
