@@ -5,8 +5,8 @@ use serde_json::Value as Json;
 
 use crate::finding::Safety;
 use crate::run::{
-    Checkpointing, DataParallel, Dtype, FsdpOptions, KeptBuffers, Kernels, Lora, LoraTargets, Loss, Method,
-    Offload, Optimizer, Quantization, Setting, TrainingRun, ZeroBuffers,
+    Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss, Method, Offload,
+    Optimizer, Quantization, Setting, TrainingRun, ZeroBuffers,
 };
 
 /// Rank of the adapters that are suggested: TRL's and Unsloth's default, and Axolotl's examples'.
@@ -216,7 +216,6 @@ impl Change {
                         reshard_after_forward: Setting::assumed(true, "suggested"),
                         reduce,
                         deferred_reduction: Setting::assumed(false, "suggested"),
-                        kept: KeptBuffers::None,
                     });
                 } else {
                     run.parallelism.zero.get_or_insert_with(stock_buffers);

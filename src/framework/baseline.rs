@@ -5,9 +5,9 @@ use super::Lowering;
 use crate::document::Value;
 use crate::run::lengths::{Overlong, SequenceLengths};
 use crate::run::{
-    Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, Kernels, Loss, Method,
-    ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism, PipelineSchedule,
-    Quantization, ReferenceModel, Setting, StageLayers, Task, TrainingRun,
+    Attention, Batching, Beside, Checkpointing, ContextExchange, DataParallel, Dtype, KeptBuffers, Kernels,
+    Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Parallelism,
+    PipelineSchedule, Quantization, ReferenceModel, Setting, StageLayers, Task, TrainingRun,
 };
 
 /// A run of `model` under framework `by` (name and version), everything else as PyTorch has it:
@@ -97,6 +97,7 @@ pub fn plain(
             fsdp: None,
             one_loads: of(false, by),
             ends_apart: of(false, by),
+            kept_buffers: KeptBuffers::None,
             checkpoints_around_units: of(false, by),
         },
         unknown: Vec::new(),

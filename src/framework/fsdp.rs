@@ -6,9 +6,7 @@ use super::training_arguments::{Defaults, flag, text};
 use super::{Lowering, ReferenceError};
 use crate::document::{Syntax, Value};
 use crate::rules;
-use crate::run::{
-    Checkpointing, DataParallel, Dtype, FsdpOptions, KeptBuffers, Offload, Origin, Setting, TrainingRun,
-};
+use crate::run::{Checkpointing, DataParallel, Dtype, FsdpOptions, Offload, Origin, Setting, TrainingRun};
 use crate::source::{Location, SourceId};
 
 /// A mapping of options and the file it stands in.
@@ -167,13 +165,7 @@ pub fn apply(
     let reduce = if mixed { run.compute.clone() } else { run.weights.clone() };
     // Trainer accumulates under Accelerate's `no_sync`, which holds for FSDP too.
     let deferred_reduction = Setting::default_of(true, by);
-    parallel.fsdp = Some(FsdpOptions {
-        version,
-        reshard_after_forward: reshard,
-        reduce,
-        deferred_reduction,
-        kept: KeptBuffers::None,
-    });
+    parallel.fsdp = Some(FsdpOptions { version, reshard_after_forward: reshard, reduce, deferred_reduction });
     if mixed {
         upcast(run);
     }

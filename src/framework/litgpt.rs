@@ -8,9 +8,8 @@ use crate::change::{Change, RANK, Step, by_hand, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::framework::schema::at_least;
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, KeptBuffers, Lora, LoraTargets,
-    Loss, Method, ModelCode, ModelRef, Optimizer, OptimizerImplementation, Origin, Quantization, Setting,
-    TrainingRun,
+    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
+    ModelCode, ModelRef, Optimizer, OptimizerImplementation, Origin, Quantization, Setting, TrainingRun,
 };
 
 /// LitGPT.
@@ -428,7 +427,6 @@ fn sharding(cx: &Lowering<'_>, run: &mut TrainingRun, command: Command, ranks: O
         reduce: run.compute.clone(),
         // Fabric's no_backward_sync is the module's no_sync.
         deferred_reduction: Setting::default_of(true, RELEASE),
-        kept: KeptBuffers::None,
     });
 }
 

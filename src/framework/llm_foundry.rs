@@ -9,9 +9,8 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, KeptBuffers, Lora, LoraTargets,
-    Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Origin, Setting,
-    TrainingRun,
+    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
+    ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Origin, Setting, TrainingRun,
 };
 
 /// LLM Foundry.
@@ -276,7 +275,6 @@ fn sharding(file: File<'_>, run: &mut TrainingRun) {
         reduce: if low { reduced } else { default(Dtype::Fp32) },
         // Composer suppresses the exchange of earlier micro-batches under DDP only.
         deferred_reduction: default(false),
-        kept: KeptBuffers::None,
     });
     if let Some(offload) =
         file.written("fsdp_config.cpu_offload", |v| v.as_bool().filter(|on| *on).map(|_| Offload::Cpu))

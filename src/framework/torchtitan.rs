@@ -8,9 +8,8 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions, KeptBuffers, Loss,
-    ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Origin, PipelineSchedule, Setting,
-    StageLayers, TrainingRun,
+    Attention, Checkpointing, ContextExchange, DataParallel, Dtype, FsdpOptions, Loss, ModelCode, ModelRef,
+    Offload, Optimizer, OptimizerImplementation, Origin, PipelineSchedule, Setting, StageLayers, TrainingRun,
 };
 
 /// torchtitan.
@@ -412,7 +411,6 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, degrees: &Degrees, by: 
             reduce: cx.or_default("training.mixed_precision_reduce", dtype, Dtype::Fp32, by),
             // PyTorch's pipeline stages reduce with their last micro-batch.
             deferred_reduction: Setting::default_of(degrees.pipeline.value > 1, by),
-            kept: KeptBuffers::None,
         });
     }
     parallel.tensor = degrees.tensor.clone();

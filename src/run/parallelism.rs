@@ -227,8 +227,6 @@ pub struct FsdpOptions {
     /// Only the last micro-batch's backward reduces (`no_sync`): until then each rank has whole
     /// gradients.
     pub deferred_reduction: Setting<bool>,
-    /// What is gathered and reduced in buffers that are never given back (Megatron's FSDP).
-    pub kept: KeptBuffers,
 }
 
 /// Buffers of FSDP that are made once and stay.
@@ -298,6 +296,8 @@ pub struct Parallelism {
     /// FSDP wraps the embedding, and the last norm with the head, in groups of their own, rather
     /// than leave them to the root.
     pub ends_apart: Setting<bool>,
+    /// What FSDP gathers and reduces in buffers that are never given back (Megatron's).
+    pub kept_buffers: KeptBuffers,
     /// Checkpoints lie around FSDP's units rather than inside them: what a model that checkpoints its
     /// layers itself does (transformers before 4.52).
     pub checkpoints_around_units: Setting<bool>,

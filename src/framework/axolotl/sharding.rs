@@ -10,8 +10,8 @@ use crate::framework::lowering::here;
 use crate::framework::training_arguments::{self as hf, Defaults, flag};
 use crate::framework::{Lowering, deepspeed};
 use crate::run::{
-    Batching, Checkpointing, ContextExchange, DataParallel, FsdpOptions, KeptBuffers, Offload, Origin,
-    Setting, TrainingRun,
+    Batching, Checkpointing, ContextExchange, DataParallel, FsdpOptions, Offload, Origin, Setting,
+    TrainingRun,
 };
 use crate::source::SourceId;
 
@@ -126,11 +126,6 @@ fn version_2(run: &mut TrainingRun, at: Value<'_>, options: Option<Options<'_>>,
     let reduce = run.compute.clone();
     // Trainer accumulates under Accelerate's `no_sync`, which holds for FSDP too.
     let deferred_reduction = Setting::default_of(true, RELEASE);
-    run.parallelism.fsdp = Some(FsdpOptions {
-        version,
-        reshard_after_forward: reshard,
-        reduce,
-        deferred_reduction,
-        kept: KeptBuffers::None,
-    });
+    run.parallelism.fsdp =
+        Some(FsdpOptions { version, reshard_after_forward: reshard, reduce, deferred_reduction });
 }

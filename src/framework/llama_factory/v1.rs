@@ -10,9 +10,9 @@ use super::super::{Framework, Kind, Lowering, TextNumbers, UnknownKeys, deepspee
 use crate::change::{Change, RANK, Step, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, KeptBuffers, Kernels, Lora,
-    LoraTargets, Loss, Method, ModelCode, Offload, Optimizer, OptimizerImplementation, Quantization,
-    ReferenceModel, Setting, Task, TrainingRun,
+    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Kernels, Lora, LoraTargets, Loss,
+    Method, ModelCode, Offload, Optimizer, OptimizerImplementation, Quantization, ReferenceModel, Setting,
+    Task, TrainingRun,
 };
 
 /// LLaMA-Factory v1.
@@ -225,7 +225,6 @@ fn distribution(cx: &mut Lowering<'_>, run: &mut TrainingRun) {
                 reshard_after_forward: cx.or_default("dist_config.reshard_after_forward", flag, true, BY),
                 reduce: Setting::default_of(Dtype::Fp32, BY),
                 deferred_reduction: Setting::default_of(false, BY),
-                kept: KeptBuffers::None,
             });
             if let Some(on) = cx.written("dist_config.offload_params", flag).filter(|on| on.value) {
                 parallel.offload_parameters = on.clone().map(|_| Offload::Cpu);

@@ -371,13 +371,17 @@ fn parallelism(cx: &mut Lowering<'_>, stored: Dtype, compute: Dtype) -> Parallel
         zero: zero.then(|| zero_buffers(cx, data_parallel.value)),
         one_loads: or(cx, &key("one_loads"), false),
         ends_apart: or(cx, &key("fsdp.ends_apart"), false),
+        kept_buffers: if fsdp {
+            or(cx, &key("fsdp.kept_buffers"), KeptBuffers::None).value
+        } else {
+            KeptBuffers::None
+        },
         checkpoints_around_units: or(cx, &key("fsdp.checkpoints_around_units"), false),
         fsdp: fsdp.then(|| FsdpOptions {
             version: or(cx, &key("fsdp.version"), 2),
             reshard_after_forward: or(cx, &key("fsdp.reshard_after_forward"), true),
             reduce: or(cx, &key("fsdp.reduce"), if casts { Dtype::Fp32 } else { stored }),
             deferred_reduction: or(cx, &key("fsdp.deferred_reduction"), false),
-            kept: or(cx, &key("fsdp.kept_buffers"), KeptBuffers::None).value,
         }),
         data_parallel,
     }

@@ -11,9 +11,9 @@ use super::{Framework, Kind, Lowering, UnknownKeys};
 use crate::change::{Change, Step, by_hand, set};
 use crate::document::{Dialect, Syntax, Value};
 use crate::run::{
-    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, KeptBuffers, Lora, LoraTargets,
-    Loss, Method, ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Origin, Quantization,
-    ReferenceModel, Setting, Task, TrainingRun,
+    Attention, Batching, Checkpointing, DataParallel, Dtype, FsdpOptions, Lora, LoraTargets, Loss, Method,
+    ModelCode, ModelRef, Offload, Optimizer, OptimizerImplementation, Origin, Quantization, ReferenceModel,
+    Setting, Task, TrainingRun,
 };
 
 /// torchtune.
@@ -429,7 +429,6 @@ fn parallelism(cx: &Lowering<'_>, run: &mut TrainingRun, launch: Option<&Launch>
         // `fully_shard` without a policy reduces in the weights' own dtype.
         reduce,
         deferred_reduction: Setting::default_of(false, RELEASE),
-        kept: KeptBuffers::None,
     });
     if let Some(offload) = offload {
         parallel.offload_parameters = offload.clone();

@@ -69,7 +69,7 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
     let gathered_part = layer_bytes(plan, compute) / compute;
     let all = root + plan.shape.inventory.in_layers() as f64 * gathered_part;
     let layer = layer * gathered_part;
-    let kept = run.parallelism.fsdp.as_ref().map_or(KeptBuffers::None, |fsdp| fsdp.kept);
+    let kept = run.parallelism.kept_buffers;
     if kept != KeptBuffers::None && plan.adapters.is_none() {
         kept_buffers(plan, kept, (compute, reduce), lines);
         return;

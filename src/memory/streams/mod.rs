@@ -65,7 +65,7 @@ pub(super) fn replay(plan: &Plan<'_>, rank: &Rank) -> Option<Replayed> {
         Strategy::Zero { stage, shards } => (Scheme::Zero(stage), shards, true),
         _ => return None,
     };
-    if plan.run.parallelism.fsdp.as_ref().is_some_and(|fsdp| fsdp.kept != KeptBuffers::None) {
+    if plan.run.parallelism.kept_buffers != KeptBuffers::None {
         return None;
     }
     let alike = plan.shape.inventory.layer_kinds().len() == 1 && plan.shape.architecture.encoder_layers == 0;
