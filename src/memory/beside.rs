@@ -1,7 +1,7 @@
 //! What lies on the GPU beside the trained model: teachers, reward and value models, the cache of
 //! texts that the model itself generates, and the copies of fake quantisation.
 
-use super::data_parallel::{Strategy, gathered_to_generate, zero_optimizer, zero_weight};
+use super::data_parallel::{Strategy, gathered_to_generate, zero_optimizer};
 use super::expression::{Sum, Symbol};
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
@@ -52,7 +52,7 @@ fn value_model(plan: &Plan<'_>, rank: &Rank, parameters: f64, lines: &mut Lines)
     let in_backward = run.optimizer_implementation.value == OptimizerImplementation::InBackward;
     let each = match rank.strategy {
         Strategy::Zero { stage, shards } => {
-            let w = zero_weight(plan);
+            let w = plan.run.gathered_bytes();
             let states =
                 if rank.optimizer_on_host { 0.0 } else { w + 4.0 + zero_optimizer(plan).state / trained };
             w / if stage == 3 { shards } else { 1.0 } + states / shards

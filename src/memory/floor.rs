@@ -58,8 +58,7 @@ pub fn floor(run: &TrainingRun, parameters: u64, language: u64) -> Option<Floor>
     let stored = run.weights.value.bytes() as f64;
     let weight = match quantized_bytes(run.quantization.value) {
         Some((bytes, ..)) => bytes,
-        // As `data_parallel::zero_weight` has it.
-        None if zero => stored.min(run.compute.value.bytes() as f64),
+        None if zero => run.gathered_bytes(),
         None => stored,
     };
     let weights_on_host = run.parallelism.offload_parameters.value != Offload::None;

@@ -160,7 +160,7 @@ pub(crate) fn live(plan: &Plan<'_>) -> Option<Live> {
     let hidden = hidden(plan).value(symbols);
     let gradients = plan.groups.total * deferred(plan).unwrap_or(plan.gradient);
     let weights = match deferred(plan) {
-        Some(_) => plan.shape.inventory.total() as f64 * computed(plan),
+        Some(_) => plan.shape.inventory.total() as f64 * plan.run.gathered_bytes(),
         None => 0.0,
     };
     let shares = shares(plan, part);
@@ -390,7 +390,7 @@ pub(crate) fn gradients(plan: &Plan<'_>, each: f64, live: Live, lines: &mut Line
 
 /// The embedding's new gradient beside the sum of the earlier ones, in the dtype it is computed in.
 fn fresh(plan: &Plan<'_>, held: &Held) -> f64 {
-    let bytes = deferred(plan).map_or(plan.gradient, |_| computed(plan));
+    let bytes = deferred(plan).map_or(plan.gradient, |_| plan.run.gathered_bytes());
     let rows = plan.shape.inventory.embedding() as f64;
     if held.begins { bytes * dtensor::tables(plan).map_or(rows, |(whole, _)| whole) } else { 0.0 }
 }
@@ -407,10 +407,6 @@ fn reduced(plan: &Plan<'_>, held: &Held) -> f64 {
     bytes * layer.max(first).max(last)
 }
 
-fn computed(plan: &Plan<'_>) -> f64 {
-    plan.run.weights.value.bytes().min(plan.run.compute.value.bytes()) as f64
-}
-
 /// Weights that FSDP keeps gathered over all micro-batches, and the reduction at their end.
 pub(crate) fn sharded(plan: &Plan<'_>, lines: &mut Lines) {
     const DATA: &str = "PyTorch's PipelineStage.perform_reduce_grad: no reshard, no reduction before the end";
@@ -421,7 +417,7 @@ pub(crate) fn sharded(plan: &Plan<'_>, lines: &mut Lines) {
         let name = "gathered weights, kept over all micro-batches";
         lines.product(
             line(Component::Communication, name, &phases, drivers, DATA),
-            &[("bytes", computed(plan)), ("part", part), ("P", all)],
+            &[("bytes", plan.run.gathered_bytes()), ("part", part), ("P", all)],
         );
     }
     if let (Some((whole, rows)), Some(each)) = (dtensor::tables(plan), deferred(plan)) {

@@ -5,7 +5,7 @@
 //! `runtime/comm/coalesced_collectives.py`, `runtime/swap_tensor/`. `round_robin_gradients` changes an
 //! order and no size; MiCS gathers in the buffer that ZeRO-3 has.
 
-use super::data_parallel::{Strategy, zero_weight};
+use super::data_parallel::Strategy;
 use super::estimate::{GPUS_PER_HOST, base_bytes};
 use super::ledger::{Component, Driver, Phase, PhaseSet};
 use super::lines::{Line, Lines, line};
@@ -86,7 +86,7 @@ pub(crate) fn host(plan: &Plan<'_>, rank: &Rank) -> f64 {
     let parallelism = &plan.run.parallelism;
     let (states, weights) = (parallelism.offload_optimizer.value, parallelism.offload_parameters.value);
     let trained = plan.groups.total;
-    let w = zero_weight(plan);
+    let w = plan.run.gathered_bytes();
     let (stage, shards) = match rank.strategy {
         Strategy::Zero { stage, shards } => (stage, shards),
         Strategy::Single | Strategy::Ddp => (0, 1.0),

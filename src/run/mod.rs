@@ -165,6 +165,11 @@ impl TrainingRun {
         self.quantization.value != Quantization::None && wide
     }
 
+    /// Bytes of a model weight as it is gathered and computed with, where shards are stored wider.
+    pub fn gathered_bytes(&self) -> f64 {
+        self.weights.value.bytes().min(self.compute.value.bytes()) as f64
+    }
+
     /// fp32 weights are what the layers read. FSDP and ZeRO keep fp32 shards and gather what their
     /// policy computes in.
     pub fn layers_read_fp32(&self) -> bool {

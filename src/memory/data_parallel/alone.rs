@@ -1,7 +1,7 @@
 //! Weights that are gathered for a forward without a backward: an evaluation, or generation.
 
 use super::fsdp::{FSDP, wrapped};
-use super::zero::{live_elements, zero_weight};
+use super::zero::live_elements;
 use super::{SHARDED, Strategy, layer_bytes};
 use crate::memory::ledger::{Component, Driver, Phase};
 use crate::memory::lines::{Lines, line};
@@ -22,7 +22,7 @@ pub(crate) fn gathered_to_generate(plan: &Plan<'_>, rank: &Rank) -> f64 {
     let rollout = plan.run.beside.rollout.as_ref();
     let gathers = rollout.is_some_and(|rollout| rollout.by_model() && rollout.gathers.value);
     let divided = matches!(rank.strategy, Strategy::Zero { stage: 3, shards } if shards > 1.0);
-    if gathers && divided { layer_bytes(plan, zero_weight(plan)) * plan.whole.0 as f64 } else { 0.0 }
+    if gathers && divided { layer_bytes(plan, plan.run.gathered_bytes()) * plan.whole.0 as f64 } else { 0.0 }
 }
 
 /// What one rank holds of others' weights meanwhile.
@@ -52,7 +52,7 @@ pub(crate) fn forward_alone(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
                 "DeepSpeed ZeRO, traced",
             ),
             &[
-                ("bytes", layer_bytes(plan, zero_weight(plan))),
+                ("bytes", layer_bytes(plan, plan.run.gathered_bytes())),
                 ("min(P, max_live_parameters)", live_elements(plan)),
             ],
         ),
@@ -60,7 +60,7 @@ pub(crate) fn forward_alone(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
             // FSDP2 needs no gathering to generate, FSDP1 that of the root group alone
             // (`summon_full_params(recurse=False)`): layers come and go as in any forward.
             let (layer, root) = wrapped(plan);
-            let compute = zero_weight(plan);
+            let compute = plan.run.gathered_bytes();
             let part = layer_bytes(plan, compute) / compute;
             let (formula, gathered) = if reshard {
                 ("P_r + P_l", root + layer * part)

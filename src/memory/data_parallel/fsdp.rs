@@ -28,7 +28,7 @@ pub(super) fn fsdp(plan: &Plan<'_>, rank: &Rank, shards: f64, reshard: bool, lin
     let run = plan.run;
     let (layer, root) = wrapped(plan);
     let stored = run.weights.value.bytes() as f64;
-    let compute = stored.min(run.compute.value.bytes() as f64);
+    let compute = run.gathered_bytes();
     let reduce = reduction(run);
     let inventory = &plan.shape.inventory;
     let embedding = inventory.embedding() as f64;

@@ -21,7 +21,7 @@ pub(crate) use alone::{forward_alone, gathered_to_generate};
 use fsdp::{FSDP, fsdp};
 pub(crate) use fsdp::{gathers_late, hooks_hold_inputs};
 use megatron::megatron;
-pub(crate) use zero::{zero_optimizer, zero_weight};
+pub(crate) use zero::zero_optimizer;
 use zero::{zero3, zero12};
 
 /// How states are spread over data-parallel ranks.

@@ -22,11 +22,6 @@ pub(crate) fn zero_optimizer(plan: &Plan<'_>) -> OptimizerMemory {
         .unwrap_or_else(|| plan.optimizer.clone())
 }
 
-/// Bytes of a model weight under DeepSpeed: the compute dtype.
-pub(crate) fn zero_weight(plan: &Plan<'_>) -> f64 {
-    (plan.run.weights.value.bytes() as f64).min(plan.run.compute.value.bytes() as f64)
-}
-
 pub(super) fn buffers(plan: &Plan<'_>) -> (f64, f64, f64) {
     let zero = plan.run.parallelism.zero.as_ref();
     let get = |f: fn(&ZeroBuffers) -> u64, default: f64| zero.map_or(default, |z| f(z) as f64);
@@ -36,7 +31,7 @@ pub(super) fn buffers(plan: &Plan<'_>) -> (f64, f64, f64) {
 }
 
 pub(super) fn masters(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
-    if zero_weight(plan) < 4.0 && !rank.optimizer_on_host {
+    if plan.run.gathered_bytes() < 4.0 && !rank.optimizer_on_host {
         lines.product(
             Line {
                 component: Component::Optimizer,
@@ -52,7 +47,7 @@ pub(super) fn masters(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lin
 
 /// Stages 1 and 2: whole weights; gradients leave through buckets of the reduction.
 pub(super) fn zero12(plan: &Plan<'_>, rank: &Rank, stage: u8, shards: f64, lines: &mut Lines) {
-    let (w, total) = (zero_weight(plan), plan.groups.total);
+    let (w, total) = (plan.run.gathered_bytes(), plan.groups.total);
     let accumulated = plan.run.gradient_accumulation_steps.value > 1;
     whole_weights(plan, w, lines);
     masters(plan, rank, shards, lines);
@@ -139,7 +134,7 @@ fn whole_weights(plan: &Plan<'_>, w: f64, lines: &mut Lines) {
 
 /// The step upcasts this rank's gradients to fp32.
 fn step_gradients(plan: &Plan<'_>, shards: f64, elements: f64, lines: &mut Lines) {
-    if zero_weight(plan) < 4.0 && elements > 0.0 && shards >= 1.0 {
+    if plan.run.gathered_bytes() < 4.0 && elements > 0.0 && shards >= 1.0 {
         lines.product(
             line(
                 Component::Gradients,
@@ -155,7 +150,7 @@ fn step_gradients(plan: &Plan<'_>, shards: f64, elements: f64, lines: &mut Lines
 
 /// Stage 3: shards of everything, parameters gathered up to `max_live_parameters`.
 pub(super) fn zero3(plan: &Plan<'_>, rank: &Rank, shards: f64, lines: &mut Lines) {
-    let (w, total) = (zero_weight(plan), plan.groups.total);
+    let (w, total) = (plan.run.gathered_bytes(), plan.groups.total);
     let on_host = plan.run.parallelism.offload_parameters.value != Offload::None;
     if !on_host {
         shard_of_weights(plan, w, shards, ZERO, lines);

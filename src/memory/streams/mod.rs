@@ -137,8 +137,7 @@ struct Streams<'a> {
 impl<'a> Streams<'a> {
     fn new(plan: &'a Plan<'a>, rank: &Rank, scheme: Scheme, shards: f64, reshard: bool) -> Streams<'a> {
         let run = plan.run;
-        let stored = run.weights.value.bytes() as f64;
-        let compute = stored.min(run.compute.value.bytes() as f64);
+        let compute = run.gathered_bytes();
         let parameters = run.parallelism.offload_parameters.value != Offload::None;
         let (root, layer) = units(plan, compute);
         let pool = || Allocator::of(run);

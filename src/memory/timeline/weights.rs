@@ -3,7 +3,7 @@
 use super::{AFTER_LOAD, BACKWARD, STEP};
 use crate::catalog::Family;
 use crate::memory::beside;
-use crate::memory::data_parallel::{Strategy, zero_weight};
+use crate::memory::data_parallel::Strategy;
 use crate::memory::expression::{Sum, Symbol};
 use crate::memory::ledger::{Component, Driver, Phase, PhaseSet};
 use crate::memory::lines::{Line, Lines, line};
@@ -226,7 +226,10 @@ pub(super) fn reference(plan: &Plan<'_>, rank: &Rank, lines: &mut Lines) {
 pub(crate) fn frozen_bytes(plan: &Plan<'_>, rank: &Rank, stored: Dtype) -> f64 {
     let bytes = stored.bytes() as f64;
     // DeepSpeed casts what it is given to the compute dtype.
-    let cast =
-        if matches!(rank.strategy, Strategy::Zero { .. }) { bytes.min(zero_weight(plan)) } else { bytes };
+    let cast = if matches!(rank.strategy, Strategy::Zero { .. }) {
+        bytes.min(plan.run.gathered_bytes())
+    } else {
+        bytes
+    };
     cast / rank.weight_shards
 }
